@@ -1,0 +1,233 @@
+//! A node's memory budget: what windows and buffered writes of all its pipes may take together.
+//!
+//! Half is for floors of [`FLOOR_BYTES`], so that no accepted pipe is ever without; the other half
+//! is a pool for growth, of which no pipe gets more than half of what is free, and no peer more
+//! than half while there are several. What is taken is given back when its [`Share`] is dropped.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::limits::{FLOOR_BYTES, START_WINDOW_BYTES};
+
+/// A node's memory budget. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Bytes for floors, and as many for growth.
+    half: u64,
+    floors: u64,
+    pool: u64,
+    peers: u64,
+}
+
+/// One peer's account in a [`Budget`].
+#[derive(Clone, Debug)]
+pub struct Account {
+    budget: Budget,
+    /// Growth taken through this account.
+    taken: Arc<Mutex<u64>>,
+    /// Counts the account as a peer while any clone lives.
+    _peer: Arc<Peer>,
+}
+
+#[derive(Debug)]
+struct Peer(Budget);
+
+/// What one end of a pipe holds of the budget: a floor and growth, or growth only.
+#[derive(Debug)]
+pub struct Share {
+    account: Account,
+    floor: u64,
+    growth: u64,
+}
+
+impl Budget {
+    /// A budget of `bytes` in all.
+    pub fn new(bytes: u64) -> Budget {
+        let half = bytes / 2;
+        Budget { state: Arc::new(Mutex::new(State { half, floors: 0, pool: 0, peers: 0 })) }
+    }
+
+    /// An account for one more peer.
+    pub fn account(&self) -> Account {
+        self.lock().peers += 1;
+        Account {
+            budget: self.clone(),
+            taken: Arc::default(),
+            _peer: Arc::new(Peer(self.clone())),
+        }
+    }
+
+    /// Bytes taken now: floors, growth.
+    pub fn committed(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.floors, state.pool)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is numbers that are always consistent, so a poisoned lock is harmless.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Account {
+    /// A share with a floor, or `None` if no floor is left.
+    pub fn floor(&self) -> Option<Share> {
+        let mut state = self.budget.lock();
+        if state.floors + FLOOR_BYTES > state.half {
+            return None;
+        }
+        state.floors += FLOOR_BYTES;
+        Some(Share { account: self.clone(), floor: FLOOR_BYTES, growth: 0 })
+    }
+
+    /// A share of exactly `bytes` out of the pool, without a floor, or `None`.
+    pub fn reserve(&self, bytes: u64) -> Option<Share> {
+        let mut share = Share { account: self.clone(), floor: 0, growth: 0 };
+        (share.take(bytes, |free| free) >= bytes).then_some(share)
+    }
+}
+
+impl Share {
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        self.floor + self.growth
+    }
+
+    /// Grows towards `wanted` bytes in all, as far as the pool allows; returns what is held then.
+    pub fn grow(&mut self, wanted: u64) -> u64 {
+        let more = wanted.saturating_sub(self.bytes());
+        self.take(more, |free| free / 2);
+        self.bytes()
+    }
+
+    /// Grows to [`START_WINDOW_BYTES`] if less than half of the pool is committed.
+    pub fn start(&mut self) -> u64 {
+        let half_free = {
+            let state = self.account.budget.lock();
+            state.pool < state.half / 2
+        };
+        if half_free { self.grow(START_WINDOW_BYTES) } else { self.bytes() }
+    }
+
+    /// Gives back what exceeds `wanted` bytes, down to the floor.
+    pub fn shrink(&mut self, wanted: u64) {
+        let keep = wanted.saturating_sub(self.floor).min(self.growth);
+        let back = self.growth - keep;
+        self.growth = keep;
+        self.account.give_back(back, 0);
+    }
+
+    fn take(&mut self, more: u64, part: impl Fn(u64) -> u64) -> u64 {
+        let mut state = self.account.budget.lock();
+        let mut taken = self.account.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = state.half - state.pool;
+        let peer_cap = if state.peers > 1 { state.half / 2 } else { state.half };
+        let granted = more.min(part(free)).min(peer_cap.saturating_sub(*taken));
+        state.pool += granted;
+        *taken += granted;
+        self.growth += granted;
+        granted
+    }
+}
+
+impl Account {
+    fn give_back(&self, growth: u64, floor: u64) {
+        let mut state = self.budget.lock();
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        state.pool -= growth;
+        state.floors -= floor;
+        *taken -= growth;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.account.give_back(self.growth, self.floor);
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.0.lock().peers -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn floors_run_out_and_come_back() {
+        let budget = Budget::new(8 * FLOOR_BYTES);
+        let account = budget.account();
+        let shares: Vec<_> = std::iter::from_fn(|| account.floor()).collect();
+        assert_eq!(shares.len(), 4);
+        drop(shares);
+        assert!(account.floor().is_some());
+        assert_eq!(budget.committed(), (0, 0));
+    }
+
+    #[test]
+    fn growth_takes_at_most_half_of_what_is_free() {
+        let account = Budget::new(4 * MIB).account();
+        let mut a = account.floor().unwrap();
+        let mut b = account.floor().unwrap();
+        assert_eq!(a.grow(64 * MIB), MIB + FLOOR_BYTES);
+        assert_eq!(b.grow(64 * MIB), MIB / 2 + FLOOR_BYTES);
+        a.shrink(0);
+        assert_eq!(a.bytes(), FLOOR_BYTES);
+        assert_eq!(b.grow(64 * MIB), MIB / 2 + FLOOR_BYTES + 3 * MIB / 4);
+    }
+
+    #[test]
+    fn one_of_several_peers_cannot_take_all() {
+        let budget = Budget::new(4 * MIB);
+        let (one, _other) = (budget.account(), budget.account());
+        let mut shares: Vec<_> = (0..64).map(|_| one.floor().unwrap()).collect();
+        shares.iter_mut().for_each(|s| drop(s.grow(MIB)));
+        assert_eq!(budget.committed().1, MIB);
+    }
+
+    #[test]
+    fn start_windows_shrink_to_floors_when_half_is_committed() {
+        let account = Budget::new(4 * MIB).account();
+        let mut shares: Vec<_> = (0..64).map(|_| account.floor().unwrap()).collect();
+        let started = shares.iter_mut().filter_map(|s| (s.start() > FLOOR_BYTES).then_some(()));
+        assert_eq!(started.count() as u64, MIB / (START_WINDOW_BYTES - FLOOR_BYTES) + 1);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_within_the_budget_and_comes_back(
+            steps in proptest::collection::vec((0u8..5, 0usize..8, 0u64..MIB), 1..200)
+        ) {
+            let budget = Budget::new(2 * MIB);
+            let accounts = [budget.account(), budget.account()];
+            let mut shares: Vec<Share> = Vec::new();
+            for (what, which, bytes) in steps {
+                let count = shares.len().max(1);
+                match (what, shares.get_mut(which % count)) {
+                    (0, _) => shares.extend(accounts[which % 2].floor()),
+                    (1, _) => shares.extend(accounts[which % 2].reserve(bytes)),
+                    (2, Some(share)) => drop(share.grow(bytes)),
+                    (3, Some(share)) => share.shrink(bytes),
+                    (4, Some(_)) => drop(shares.swap_remove(which % count)),
+                    _ => {}
+                }
+                let (floors, pool) = budget.committed();
+                prop_assert!(floors <= MIB && pool <= MIB);
+                prop_assert_eq!(floors + pool, shares.iter().map(Share::bytes).sum::<u64>());
+            }
+            shares.clear();
+            prop_assert_eq!(budget.committed(), (0, 0));
+        }
+    }
+}

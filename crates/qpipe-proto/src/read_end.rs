@@ -1,0 +1,286 @@
+//! The read end of a pipe, at its reader's node.
+//!
+//! ```text
+//!            received ≤ Limit, consumed ≤ received
+//!               ┌──┐
+//!               │  ▼    End, every byte consumed
+//!  ── open ──►  Open ───────────────────────────► Over (complete, aborted or corrupt)
+//!                │
+//!                └───── the reader leaves ──────► Over (broken)
+//! ```
+//!
+//! Over is "Closed is stated"; the end of a session ends the read end without a fact.
+
+use std::time::{Duration, Instant};
+
+use crate::budget::Share;
+use crate::cause::Cause;
+use crate::fact::{
+    Answer, Closed, ClosedKind, Contradiction, End, EndKind, Facts, Kinds, Limit, Opener,
+};
+use crate::limits::{FLOOR_BYTES, PIPE_BUF, WINDOW_BYTES_MAX};
+
+/// What the reader is told after the bytes that came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// The writer aborted, or its node was lost.
+    Aborted(Cause),
+    /// The reader itself closed the end.
+    Closed(Cause),
+    /// Length or checksum did not match.
+    Corrupt,
+    /// EOF: every byte the writer wrote, and the checksum is right.
+    Eof,
+    /// The other node refused the open.
+    Refused(Cause),
+}
+
+/// The read end's own state: what is not in the set of facts.
+#[derive(Debug)]
+pub(crate) struct ReadEnd {
+    /// Bytes received without a gap.
+    pub(crate) received: u64,
+    /// What the writer may send while no Limit was stated.
+    initial_limit: u64,
+    /// How far beyond what was consumed the writer may be, in bytes.
+    window: u64,
+    /// The most that the window grows to.
+    capacity: u64,
+    /// Memory for the window. None until the open is accepted.
+    share: Option<Share>,
+    /// When the current measurement of the reader's pace began, and what was consumed then.
+    epoch: Option<(Instant, u64)>,
+    /// What Consumed was last told.
+    told_consumed: u64,
+    /// The content matched its checksum.
+    verified: bool,
+    /// The cause of an end that no fact states.
+    local: Option<Cause>,
+}
+
+impl ReadEnd {
+    pub(crate) fn new(initial_limit: u64) -> ReadEnd {
+        ReadEnd {
+            received: 0,
+            initial_limit,
+            window: 0,
+            capacity: WINDOW_BYTES_MAX,
+            share: None,
+            epoch: None,
+            told_consumed: 0,
+            verified: false,
+            local: None,
+        }
+    }
+
+    /// Reserves memory and states the first Limit.
+    pub(crate) fn start(&mut self, facts: &mut Facts, mut share: Share, capacity: Option<u64>) {
+        self.capacity = capacity.unwrap_or(WINDOW_BYTES_MAX).max(FLOOR_BYTES);
+        self.window = share.start().min(self.capacity);
+        self.share = Some(share);
+        let offset = self.window.max(self.initial_limit);
+        facts.limit = Some(Limit { number: 1, offset });
+    }
+
+    /// Notes that bytes 0..`received` are here.
+    ///
+    /// # Errors
+    /// More than Limit allows, or more than End says there is.
+    pub(crate) fn receive(&mut self, facts: &Facts, received: u64) -> Result<(), Contradiction> {
+        if received > facts.effective_limit().unwrap_or(self.initial_limit) {
+            return Err(Contradiction("bytes beyond the Limit"));
+        }
+        if facts.end.is_some_and(|end| received > end.length) {
+            return Err(Contradiction("bytes beyond the End"));
+        }
+        self.received = self.received.max(received);
+        Ok(())
+    }
+
+    /// Whether what is buffered fits what was reserved; tries to reserve more if not.
+    pub(crate) fn is_within_budget(&mut self, facts: &Facts) -> bool {
+        let held = self.received - facts.consumed.min(self.received);
+        match &mut self.share {
+            Some(share) => held <= share.bytes() || held <= share.grow(held),
+            // Not accepted yet: the session's reservation covers the initial limit.
+            None => true,
+        }
+    }
+
+    /// Notes that the program consumed bytes 0..`consumed`; returns what is to be told at once.
+    pub(crate) fn consume(
+        &mut self,
+        facts: &mut Facts,
+        consumed: u64,
+        now: Instant,
+        rtt: Duration,
+    ) -> Kinds {
+        facts.consumed = facts.consumed.max(consumed.min(self.received));
+        self.tune(facts, now, rtt);
+        let kinds = self.raise_limit(facts);
+        if kinds.has(Kinds::CONSUMED) {
+            self.told_consumed = facts.consumed;
+        }
+        kinds
+    }
+
+    /// Takes in credit that the writer's node gave back.
+    pub(crate) fn take_back(&mut self, facts: &Facts) {
+        let Some(limit) = facts.effective_limit() else { return };
+        let window = limit.saturating_sub(facts.consumed).max(FLOOR_BYTES);
+        if window < self.window {
+            self.window = window;
+            self.epoch = None;
+            if let Some(share) = &mut self.share {
+                share.shrink(window);
+            }
+        }
+    }
+
+    /// Raises the window to `wanted` bytes, as far as capacity and budget allow; returns whether
+    /// there is something to tell.
+    pub(crate) fn widen(&mut self, facts: &mut Facts, wanted: u64) -> Kinds {
+        self.grow(wanted);
+        self.raise_limit(facts)
+    }
+
+    /// Whether Consumed is true beyond what was told.
+    pub(crate) fn owes_consumed(&self, facts: &Facts) -> bool {
+        facts.consumed > self.told_consumed && facts.closed.is_none()
+    }
+
+    /// Notes that Consumed was told.
+    pub(crate) fn told(&mut self, facts: &Facts) {
+        self.told_consumed = facts.consumed;
+    }
+
+    /// Whether every byte is here and its checksum is still to be compared.
+    pub(crate) fn wants_checksum(&self, facts: &Facts) -> bool {
+        matches!(facts.end, Some(End { kind: EndKind::Eof, length, .. }) if length == self.received)
+            && !self.verified
+            && facts.closed.is_none()
+    }
+
+    /// Compares the checksum of all bytes; returns whether it is right.
+    pub(crate) fn verify(&mut self, facts: &Facts, checksum: u64) -> bool {
+        self.verified = facts.end.is_some_and(|end| end.checksum == checksum);
+        self.verified
+    }
+
+    /// The Closed that is due now that the reader consumed what there was, if it is.
+    pub(crate) fn closing(&self, facts: &Facts) -> Option<Closed> {
+        let end = facts.end?;
+        if facts.closed.is_some() || facts.consumed < end.length {
+            return None;
+        }
+        let kind = match end.kind {
+            EndKind::Aborted(_) => ClosedKind::Aborted,
+            EndKind::Eof if self.verified => ClosedKind::Complete,
+            EndKind::Eof => return None,
+        };
+        Some(Closed { kind, consumed: facts.consumed })
+    }
+
+    /// Ends the pipe for a cause that no fact states.
+    pub(crate) fn fail(&mut self, cause: Cause) {
+        self.local.get_or_insert(cause);
+    }
+
+    /// What to tell the reader once it was handed every byte that is here.
+    pub(crate) fn outcome(&self, facts: &Facts) -> Option<ReadOutcome> {
+        if let Some(Answer::Refused(cause)) = facts.answer {
+            return Some(ReadOutcome::Refused(cause));
+        }
+        // Holding End(eof) and every byte, the reader gets EOF whatever becomes of the session.
+        if let Some(End { kind: EndKind::Eof, length, .. }) = facts.end
+            && length == self.received
+            && self.verified
+        {
+            return Some(ReadOutcome::Eof);
+        }
+        match facts.closed.map(|closed| closed.kind) {
+            Some(ClosedKind::Corrupt) => return Some(ReadOutcome::Corrupt),
+            Some(ClosedKind::Broken(cause)) => {
+                return Some(match self.local {
+                    Some(local) => ReadOutcome::Aborted(local),
+                    None => ReadOutcome::Closed(cause),
+                });
+            }
+            Some(ClosedKind::Aborted | ClosedKind::Complete) | None => {}
+        }
+        match (facts.end, self.local) {
+            (Some(End { kind: EndKind::Aborted(cause), length, .. }), local)
+                if length == self.received || local.is_some() =>
+            {
+                Some(ReadOutcome::Aborted(cause))
+            }
+            (_, local) => local.map(ReadOutcome::Aborted),
+        }
+    }
+
+    /// Doubles the window when the reader used half of it within a round trip, or took in all that
+    /// a writer at its Limit had sent: then the window is what holds the writer back.
+    fn tune(&mut self, facts: &Facts, now: Instant, rtt: Duration) {
+        let limit = facts.effective_limit().unwrap_or(self.initial_limit);
+        let drained = facts.consumed == self.received && limit - self.received.min(limit) < PIPE_BUF;
+        let (since, from) = *self.epoch.get_or_insert((now, facts.consumed));
+        let elapsed = now.saturating_duration_since(since);
+        let pace = (facts.consumed - from) as u128 * rtt.as_nanos();
+        let fast = elapsed >= rtt && pace >= u128::from(self.window / 2) * elapsed.as_nanos();
+        if elapsed >= rtt {
+            self.epoch = Some((now, facts.consumed));
+        }
+        if (drained || fast) && facts.end.is_none() {
+            self.grow(self.window.saturating_mul(2));
+        }
+    }
+
+    fn grow(&mut self, wanted: u64) {
+        let wanted = wanted.min(self.capacity);
+        if let Some(share) = &mut self.share
+            && wanted > self.window
+        {
+            let held = if wanted > share.bytes() { share.grow(wanted) } else { wanted };
+            self.window = self.window.max(held.min(wanted));
+        }
+    }
+
+    /// States a higher Limit if it is worth telling.
+    fn raise_limit(&self, facts: &mut Facts) -> Kinds {
+        let mut kinds = Kinds::default();
+        let Some(limit) = facts.effective_limit() else { return kinds };
+        if facts.closed.is_some() || facts.end.is_some_and(|end| end.length <= limit) {
+            return kinds;
+        }
+        let next = facts.consumed + self.window;
+        let gain = next.saturating_sub(limit);
+        let left = limit - self.received.min(limit);
+        let drained = facts.consumed == self.received;
+        if gain > 0 && (gain >= self.window / 4 || (drained && left < self.window / 2)) {
+            let number = facts.limit.map_or(0, |limit| limit.number) + 1;
+            facts.limit = Some(Limit { number, offset: next });
+            kinds.add(Kinds::LIMIT);
+            kinds.add(Kinds::CONSUMED);
+        }
+        kinds
+    }
+}
+
+/// Whether the node at this end of a pipe may state `facts`, given who opened it.
+pub(crate) fn check_teller(
+    facts: &Facts,
+    teller_opened: bool,
+    opener: Opener,
+) -> Result<(), Contradiction> {
+    let teller_writes = teller_opened == (opener == Opener::Writer);
+    let writers = facts.end.is_some() || facts.returned.is_some();
+    let readers = facts.limit.is_some() || facts.consumed > 0 || facts.closed.is_some();
+    let answers = facts.answer.is_some() || facts.joined;
+    if teller_writes && readers || !teller_writes && writers {
+        return Err(Contradiction("a fact that only the other end may state"));
+    }
+    if teller_opened && answers || !teller_opened && facts.open.is_some() {
+        return Err(Contradiction("an open answered by its opener"));
+    }
+    Ok(())
+}

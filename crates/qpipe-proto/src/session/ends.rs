@@ -1,0 +1,154 @@
+//! What the local program does with its ends.
+
+use std::time::{Duration, Instant};
+
+use super::{LocalEnd, Pipe, Session};
+use crate::cause::Cause;
+use crate::fact::{Closed, ClosedKind, End, EndKind, Kinds};
+use crate::id::PipeId;
+use crate::read_end::ReadOutcome;
+use crate::write_end::WriteOutcome;
+
+impl Session {
+    /// How many of the `wanted` bytes the program may write now.
+    pub fn room(&mut self, id: PipeId, wanted: u64) -> u64 {
+        match self.pipes.get_mut(&id) {
+            Some(Pipe { end: LocalEnd::Write(end), facts, .. }) => end.room(facts, wanted),
+            _ => 0,
+        }
+    }
+
+    /// The program wrote `bytes`; no more than [`Session::room`] said.
+    pub fn wrote(&mut self, id: PipeId, bytes: u64, now: Instant) {
+        if let Some(Pipe { end: LocalEnd::Write(end), facts, .. }) = self.pipes.get_mut(&id) {
+            end.wrote(bytes, now);
+            if let Some(at) = end.idle_at(facts)
+                && self.idle.insert(id)
+            {
+                self.idle_at = Some(self.idle_at.map_or(at, |other| other.min(at)));
+            }
+        }
+    }
+
+    /// The program closed the write end: states End(eof). Without effect if an End is stated.
+    pub fn finish(&mut self, id: PipeId, checksum: u64) {
+        self.end(id, EndKind::Eof, checksum);
+    }
+
+    /// The write end ends without having been closed: states End(aborted). Without effect if an
+    /// End is stated.
+    pub fn abort(&mut self, id: PipeId, cause: Cause) {
+        self.end(id, EndKind::Aborted(cause), 0);
+    }
+
+    /// The pipe's outcome at its write end, once there is one.
+    pub fn write_outcome(&self, id: PipeId) -> Option<WriteOutcome> {
+        match self.pipes.get(&id) {
+            Some(Pipe { end: LocalEnd::Write(end), facts, .. }) => end.outcome(facts),
+            _ => None,
+        }
+    }
+
+    /// The window that the reader's node grants a write end: Limit − consumed, in bytes.
+    pub fn write_window(&self, id: PipeId) -> u64 {
+        match self.pipes.get(&id) {
+            Some(Pipe { end: LocalEnd::Write(end), facts, .. }) => {
+                end.limit(facts).saturating_sub(facts.consumed_at_least())
+            }
+            _ => 0,
+        }
+    }
+
+    /// The program consumed bytes 0..`consumed` at the read end. `rtt` is the connection's.
+    pub fn consume(&mut self, id: PipeId, consumed: u64, now: Instant, rtt: Duration) {
+        let Some(Pipe { end: LocalEnd::Read(end), facts, .. }) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        if facts.closed.is_some() {
+            return;
+        }
+        let kinds = end.consume(facts, consumed, now, rtt);
+        let closed = end.closing(facts);
+        if closed.is_some() {
+            facts.closed = closed;
+            self.recount(id);
+            self.mark(id, Kinds::CLOSED);
+            self.announce(id);
+        } else if kinds.is_empty() {
+            self.tell_consumed_soon(id, now);
+        } else {
+            self.mark(id, kinds);
+        }
+    }
+
+    /// Whether every byte of the pipe is here, and [`Session::verify`] wants their checksum.
+    pub fn wants_checksum(&self, id: PipeId) -> bool {
+        match self.pipes.get(&id) {
+            Some(Pipe { end: LocalEnd::Read(end), facts, .. }) => end.wants_checksum(facts),
+            _ => false,
+        }
+    }
+
+    /// Compares the XXH3-64 of all bytes received with the one that End states.
+    pub fn verify(&mut self, id: PipeId, checksum: u64) {
+        let Some(Pipe { end: LocalEnd::Read(end), facts, .. }) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        if !end.wants_checksum(facts) {
+            return;
+        }
+        let closed = if end.verify(facts, checksum) {
+            end.closing(facts)
+        } else {
+            Some(Closed { kind: ClosedKind::Corrupt, consumed: facts.consumed })
+        };
+        if closed.is_some() {
+            facts.closed = closed;
+            self.recount(id);
+            self.mark(id, Kinds::CLOSED);
+        }
+        self.announce(id);
+    }
+
+    /// The reader leaves: states Closed(broken). Without effect if the pipe is over.
+    pub fn close_read(&mut self, id: PipeId, cause: Cause) {
+        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        if !matches!(pipe.end, LocalEnd::Read(_)) || pipe.facts.is_terminal() {
+            return;
+        }
+        let consumed = pipe.facts.consumed;
+        pipe.facts.closed = Some(Closed { kind: ClosedKind::Broken(cause), consumed });
+        self.recount(id);
+        self.mark(id, Kinds::CLOSED);
+        self.announce(id);
+    }
+
+    /// Asks for a window of at least `wanted` bytes at a read end, as a relay does whose other leg
+    /// has one.
+    pub fn widen(&mut self, id: PipeId, wanted: u64) {
+        if let Some(Pipe { end: LocalEnd::Read(end), facts, .. }) = self.pipes.get_mut(&id) {
+            let kinds = end.widen(facts, wanted);
+            self.mark(id, kinds);
+        }
+    }
+
+    /// What to tell the reader once it was handed every byte that is here.
+    pub fn read_outcome(&self, id: PipeId) -> Option<ReadOutcome> {
+        match self.pipes.get(&id) {
+            Some(Pipe { end: LocalEnd::Read(end), facts, .. }) => end.outcome(facts),
+            _ => None,
+        }
+    }
+
+    fn end(&mut self, id: PipeId, kind: EndKind, checksum: u64) {
+        let Some(Pipe { end: LocalEnd::Write(end), facts, .. }) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        if facts.end.is_some() || facts.is_terminal() {
+            return;
+        }
+        facts.end = Some(End { kind, length: end.written, checksum });
+        self.mark(id, Kinds::END);
+        self.announce(id);
+    }
+}

@@ -1,0 +1,144 @@
+//! The write end of a pipe, at its writer's node.
+//!
+//! ```text
+//!             write, up to Limit and budget
+//!               ┌──┐
+//!               │  ▼   finish, abort          Closed, Refused
+//!  ── open ──►  Open ─────────────────► Ended ─────────────► Over
+//!                │                                            ▲
+//!                └──────────── Closed, Refused, lost ─────────┘
+//! ```
+//!
+//! The states are not stored: Ended is "End is stated", Over is "[`WriteEnd::outcome`] is some",
+//! and both are computed from the set of facts.
+
+use std::time::{Duration, Instant};
+
+use crate::budget::Share;
+use crate::cause::Cause;
+use crate::fact::{Answer, ClosedKind, End, EndKind, Facts, Limit};
+use crate::limits::{IDLE_RETURN_MS, START_WINDOW_BYTES};
+
+/// What became of a pipe, as its writer sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// The reader left (EPIPE); so many bytes were consumed.
+    Broken {
+        /// Why it left.
+        cause: Cause,
+        /// Bytes consumed.
+        consumed: u64,
+    },
+    /// The writer ended it and the reader consumed every byte.
+    Complete {
+        /// Bytes in all.
+        length: u64,
+    },
+    /// It failed; at least so many bytes were consumed.
+    Failed {
+        /// Why.
+        cause: Cause,
+        /// Bytes known to be consumed.
+        consumed: u64,
+    },
+    /// The other node refused the open.
+    Refused(Cause),
+}
+
+/// The write end's own state: what is not in the set of facts.
+#[derive(Debug)]
+pub(crate) struct WriteEnd {
+    /// Bytes taken from the writing program.
+    pub(crate) written: u64,
+    /// What may be sent while no Limit is known.
+    initial_limit: u64,
+    /// Memory for bytes written and not consumed.
+    share: Share,
+    last_write: Instant,
+    /// The cause of an end that no fact states: the session was lost, the protocol broken.
+    local: Option<Cause>,
+}
+
+impl WriteEnd {
+    pub(crate) fn new(initial_limit: u64, share: Share, now: Instant) -> WriteEnd {
+        WriteEnd { written: 0, initial_limit, share, last_write: now, local: None }
+    }
+
+    /// How many bytes the program may write now, of the `wanted` that it would like to.
+    pub(crate) fn room(&mut self, facts: &Facts, wanted: u64) -> u64 {
+        if facts.end.is_some() || self.outcome(facts).is_some() {
+            return 0;
+        }
+        let credit = self.limit(facts).saturating_sub(self.written).min(wanted);
+        let held = self.written - facts.consumed_at_least().min(self.written);
+        let needed = held + credit;
+        if needed > self.share.bytes() {
+            // Doubling keeps calls of the shared budget rare.
+            self.share.grow(needed.max(2 * self.share.bytes()));
+        }
+        credit.min(self.share.bytes().saturating_sub(held))
+    }
+
+    /// Notes that the program wrote `bytes`, which [`WriteEnd::room`] allowed.
+    pub(crate) fn wrote(&mut self, bytes: u64, now: Instant) {
+        self.written += bytes;
+        self.last_write = now;
+    }
+
+    /// Ends the pipe for a cause that no fact states.
+    pub(crate) fn fail(&mut self, cause: Cause) {
+        self.local.get_or_insert(cause);
+    }
+
+    /// Up to which offset bytes may be sent.
+    pub(crate) fn limit(&self, facts: &Facts) -> u64 {
+        facts.effective_limit().unwrap_or(self.initial_limit)
+    }
+
+    /// The pipe's outcome, once there is one (design: "The writer's result, in this order").
+    pub(crate) fn outcome(&self, facts: &Facts) -> Option<WriteOutcome> {
+        let consumed = facts.consumed_at_least();
+        if let Some(Answer::Refused(cause)) = facts.answer {
+            return Some(WriteOutcome::Refused(cause));
+        }
+        let Some(closed) = facts.closed else {
+            return self.local.map(|cause| WriteOutcome::Failed { cause, consumed });
+        };
+        if let Some(End { kind: EndKind::Eof, length, .. }) = facts.end
+            && closed.consumed == length
+            && closed.kind != ClosedKind::Corrupt
+        {
+            return Some(WriteOutcome::Complete { length });
+        }
+        Some(match closed.kind {
+            ClosedKind::Broken(cause) => WriteOutcome::Broken { cause, consumed },
+            ClosedKind::Corrupt => WriteOutcome::Failed { cause: Cause::Corrupt, consumed },
+            ClosedKind::Aborted | ClosedKind::Complete => {
+                WriteOutcome::Failed { cause: self.abort_cause(facts), consumed }
+            }
+        })
+    }
+
+    /// When to look whether idle credit should go back, if there is any to give.
+    pub(crate) fn idle_at(&self, facts: &Facts) -> Option<Instant> {
+        let spare = self.limit(facts).saturating_sub(self.written) > START_WINDOW_BYTES;
+        let over = facts.end.is_some() || self.outcome(facts).is_some();
+        (spare && !over && facts.limit.is_some())
+            .then(|| self.last_write + Duration::from_millis(IDLE_RETURN_MS))
+    }
+
+    /// The credit to give back: all of the newest Limit beyond one start window.
+    pub(crate) fn give_back(&mut self, facts: &Facts) -> Option<Limit> {
+        let held = self.written - facts.consumed_at_least().min(self.written);
+        self.share.shrink(held);
+        let number = facts.limit?.number;
+        Some(Limit { number, offset: self.written + START_WINDOW_BYTES })
+    }
+
+    fn abort_cause(&self, facts: &Facts) -> Cause {
+        match facts.end {
+            Some(End { kind: EndKind::Aborted(cause), .. }) => cause,
+            _ => self.local.unwrap_or(Cause::Protocol),
+        }
+    }
+}
