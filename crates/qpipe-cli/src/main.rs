@@ -1,2 +1,58 @@
-//! .
-fn main() {}
+//! `qpipe`: Unix pipes that cross hosts.
+
+#![deny(unsafe_code)]
+
+mod args;
+mod commands;
+mod dial;
+mod ending;
+mod exit;
+mod host;
+mod input;
+mod log;
+mod output;
+mod pipes;
+mod progress;
+mod pump;
+mod rate;
+mod say;
+mod signals;
+mod startup;
+mod target;
+mod version;
+
+use std::io;
+
+use clap::Parser;
+
+use crate::{args::Cli, exit::Exit};
+
+fn main() {
+    let cli = Cli::parse();
+    say::configure(cli.quiet, cli.verbose);
+    log::start(cli.verbose);
+    commands::run(cli.command).unwrap_or_else(|error| end_of(&error)).leave()
+}
+
+/// A command line whose parts make no sense together; everything else that goes wrong is a failure.
+#[derive(Debug)]
+struct WrongUsage(String);
+
+impl std::fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUsage {}
+
+/// Says what went wrong, unless it is that nobody reads what was to be printed.
+fn end_of(error: &anyhow::Error) -> Exit {
+    let is_broken_pipe =
+        |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe && error.get_ref().is_none();
+    if error.downcast_ref::<io::Error>().is_some_and(is_broken_pipe) {
+        return Exit::broken_pipe();
+    }
+    say::error(format_args!("{error:#}"));
+    if error.is::<WrongUsage>() { Exit::Usage } else { Exit::Failure }
+}

@@ -54,11 +54,7 @@ impl Budget {
     /// An account for one more peer.
     pub fn account(&self) -> Account {
         self.lock().peers += 1;
-        Account {
-            budget: self.clone(),
-            taken: Arc::default(),
-            _peer: Arc::new(Peer(self.clone())),
-        }
+        Account { budget: self.clone(), taken: Arc::default(), _peer: Arc::new(Peer(self.clone())) }
     }
 
     /// Bytes taken now: floors, growth.
@@ -88,6 +84,15 @@ impl Account {
     pub fn reserve(&self, bytes: u64) -> Option<Share> {
         let mut share = Share { account: self.clone(), floor: 0, growth: 0 };
         (share.take(bytes, |free| free) >= bytes).then_some(share)
+    }
+}
+
+impl Account {
+    /// A share of exactly `bytes` out of the pool if that is little of what is free (a sixteenth),
+    /// or `None`.
+    pub fn reserve_if_ample(&self, bytes: u64) -> Option<Share> {
+        let mut share = Share { account: self.clone(), floor: 0, growth: 0 };
+        (share.take(bytes, |free| free / 16) >= bytes).then_some(share)
     }
 }
 

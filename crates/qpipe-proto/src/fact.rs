@@ -2,8 +2,8 @@
 //!
 //! What is known of a pipe is a set of facts. [`Facts::merge`] is commutative, associative and
 //! idempotent, so hearing a fact twice, late or in another order changes nothing; results are
-//! computed from the set alone. `consumed` and `held`-like values merge by maximum, a Limit by its
-//! number, the others are assigned once, and a second value is a [`Contradiction`].
+//! computed from the set alone. `consumed` merges by maximum, a Limit by its number, the others are
+//! assigned once, and a second value is a [`Contradiction`].
 
 use crate::cause::Cause;
 use crate::id::PipeId;
@@ -141,18 +141,29 @@ impl Facts {
     /// Takes in what `heard` states.
     ///
     /// # Errors
-    /// A contradiction between the two sets or inside their union; `self` then holds what could be
-    /// merged, and the pipe is to be ended with [`Cause::Protocol`].
+    /// A contradiction between the two sets or inside their union: nothing of `heard` was believed
+    /// then, and the pipe is to be ended with [`Cause::Protocol`].
     pub fn merge(&mut self, heard: &Facts) -> Result<(), Contradiction> {
-        assign(&mut self.open, &heard.open, "a second Open")?;
-        assign(&mut self.answer, &heard.answer, "both accepted and refused")?;
-        self.joined |= heard.joined;
-        assign(&mut self.end, &heard.end, "a second End")?;
-        self.merge_limit(heard.limit)?;
-        self.merge_returned(heard.returned);
-        self.consumed = self.consumed.max(heard.consumed);
-        assign(&mut self.closed, &heard.closed, "a second Closed")?;
-        self.check()
+        if let (Some(mine), Some(heard)) = (&self.open, &heard.open)
+            && mine != heard
+        {
+            return Err(Contradiction("a second Open"));
+        }
+        let union = Facts {
+            // Only moved at the end: it holds a name, and this runs for every Consumed.
+            open: None,
+            answer: assigned(self.answer, heard.answer, "both accepted and refused")?,
+            joined: self.joined || heard.joined,
+            end: assigned(self.end, heard.end, "a second End")?,
+            limit: highest_limit(self.limit, heard.limit)?,
+            returned: lowest_cap(self.returned, heard.returned),
+            consumed: self.consumed.max(heard.consumed),
+            closed: assigned(self.closed, heard.closed, "a second Closed")?,
+        };
+        union.check()?;
+        let open = self.open.take().or_else(|| heard.open.clone());
+        *self = Facts { open, ..union };
+        Ok(())
     }
 
     /// Up to which offset the writer's node may send, if any Limit was stated.
@@ -172,28 +183,6 @@ impl Facts {
     /// Whether a terminal fact is known: nothing more will be said of the pipe.
     pub fn is_terminal(&self) -> bool {
         self.closed.is_some() || matches!(self.answer, Some(Answer::Refused(_)))
-    }
-
-    fn merge_limit(&mut self, heard: Option<Limit>) -> Result<(), Contradiction> {
-        let (Some(mine), Some(heard)) = (self.limit, heard) else {
-            self.limit = self.limit.or(heard);
-            return Ok(());
-        };
-        if mine.number == heard.number && mine.offset != heard.offset {
-            return Err(Contradiction("one Limit with two offsets"));
-        }
-        self.limit = Some(mine.max(heard));
-        Ok(())
-    }
-
-    fn merge_returned(&mut self, heard: Option<Limit>) {
-        // Of the same Limit the lower cap holds: credit once given back is gone for ever.
-        self.returned = match (self.returned, heard) {
-            (Some(a), Some(b)) if a.number == b.number => {
-                Some(Limit { number: a.number, offset: a.offset.min(b.offset) })
-            }
-            (a, b) => a.max(b),
-        };
     }
 
     fn check(&self) -> Result<(), Contradiction> {
@@ -273,17 +262,35 @@ impl Kinds {
     }
 }
 
-fn assign<T: Clone + PartialEq>(
-    slot: &mut Option<T>,
-    heard: &Option<T>,
+fn assigned<T: Copy + PartialEq>(
+    mine: Option<T>,
+    heard: Option<T>,
     what: &'static str,
-) -> Result<(), Contradiction> {
-    match (slot.as_ref(), heard) {
+) -> Result<Option<T>, Contradiction> {
+    match (mine, heard) {
         (Some(mine), Some(heard)) if mine != heard => Err(Contradiction(what)),
-        (None, Some(heard)) => {
-            *slot = Some(heard.clone());
-            Ok(())
+        (mine, heard) => Ok(mine.or(heard)),
+    }
+}
+
+fn highest_limit(
+    mine: Option<Limit>,
+    heard: Option<Limit>,
+) -> Result<Option<Limit>, Contradiction> {
+    match (mine, heard) {
+        (Some(a), Some(b)) if a.number == b.number && a.offset != b.offset => {
+            Err(Contradiction("one Limit with two offsets"))
         }
-        _ => Ok(()),
+        (a, b) => Ok(a.max(b)),
+    }
+}
+
+fn lowest_cap(mine: Option<Limit>, heard: Option<Limit>) -> Option<Limit> {
+    match (mine, heard) {
+        // Of the same Limit the lower cap holds: credit once given back is gone for ever.
+        (Some(a), Some(b)) if a.number == b.number => {
+            Some(Limit { number: a.number, offset: a.offset.min(b.offset) })
+        }
+        (a, b) => a.max(b),
     }
 }

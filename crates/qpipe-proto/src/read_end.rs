@@ -82,6 +82,22 @@ impl ReadEnd {
         facts.limit = Some(Limit { number: 1, offset });
     }
 
+    /// Whether the writer's node may state `heard`.
+    ///
+    /// # Errors
+    /// It cannot be true, given what was received and granted.
+    pub(crate) fn check(&self, facts: &Facts, heard: &Facts) -> Result<(), Contradiction> {
+        if heard.end.is_some_and(|end| end.length < self.received) {
+            return Err(Contradiction("an End before bytes that were sent"));
+        }
+        let Some(back) = heard.returned else { return Ok(()) };
+        match facts.limit {
+            Some(limit) if back.number < limit.number => Ok(()),
+            Some(limit) if back.number == limit.number && back.offset >= self.received => Ok(()),
+            _ => Err(Contradiction("credit given back that was not there")),
+        }
+    }
+
     /// Notes that bytes 0..`received` are here.
     ///
     /// # Errors
@@ -159,6 +175,8 @@ impl ReadEnd {
         matches!(facts.end, Some(End { kind: EndKind::Eof, length, .. }) if length == self.received)
             && !self.verified
             && facts.closed.is_none()
+            // Until it is accepted, nobody may learn that the pipe is complete.
+            && self.share.is_some()
     }
 
     /// Compares the checksum of all bytes; returns whether it is right.
@@ -181,9 +199,16 @@ impl ReadEnd {
         Some(Closed { kind, consumed: facts.consumed })
     }
 
-    /// Ends the pipe for a cause that no fact states.
-    pub(crate) fn fail(&mut self, cause: Cause) {
-        self.local.get_or_insert(cause);
+    /// Ends the pipe for a cause that no fact states, unless it is over.
+    pub(crate) fn fail(&mut self, facts: &Facts, cause: Cause) {
+        if self.outcome(facts).is_none() {
+            self.local = Some(cause);
+        }
+    }
+
+    /// Gives back the memory of a pipe that is over and no longer in use.
+    pub(crate) fn free(&mut self) {
+        self.share = None;
     }
 
     /// What to tell the reader once it was handed every byte that is here.
@@ -222,7 +247,8 @@ impl ReadEnd {
     /// a writer at its Limit had sent: then the window is what holds the writer back.
     fn tune(&mut self, facts: &Facts, now: Instant, rtt: Duration) {
         let limit = facts.effective_limit().unwrap_or(self.initial_limit);
-        let drained = facts.consumed == self.received && limit - self.received.min(limit) < PIPE_BUF;
+        let drained =
+            facts.consumed == self.received && limit - self.received.min(limit) < PIPE_BUF;
         let (since, from) = *self.epoch.get_or_insert((now, facts.consumed));
         let elapsed = now.saturating_duration_since(since);
         let pace = (facts.consumed - from) as u128 * rtt.as_nanos();
@@ -256,7 +282,9 @@ impl ReadEnd {
         let gain = next.saturating_sub(limit);
         let left = limit - self.received.min(limit);
         let drained = facts.consumed == self.received;
-        if gain > 0 && (gain >= self.window / 4 || (drained && left < self.window / 2)) {
+        // A writer may wait for room for an atomic write: then less than that must not be left.
+        let low = (self.window / 2).max(PIPE_BUF);
+        if gain > 0 && (gain >= self.window / 4 || (drained && left < low)) {
             let number = facts.limit.map_or(0, |limit| limit.number) + 1;
             facts.limit = Some(Limit { number, offset: next });
             kinds.add(Kinds::LIMIT);

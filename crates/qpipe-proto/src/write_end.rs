@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::budget::Share;
 use crate::cause::Cause;
-use crate::fact::{Answer, ClosedKind, End, EndKind, Facts, Limit};
+use crate::fact::{Answer, ClosedKind, Contradiction, End, EndKind, Facts, Limit};
 use crate::limits::{IDLE_RETURN_MS, START_WINDOW_BYTES};
 
 /// What became of a pipe, as its writer sees it.
@@ -54,14 +54,15 @@ pub(crate) struct WriteEnd {
     initial_limit: u64,
     /// Memory for bytes written and not consumed.
     share: Share,
-    last_write: Instant,
+    /// When it last wrote or heard a Limit.
+    active: Instant,
     /// The cause of an end that no fact states: the session was lost, the protocol broken.
     local: Option<Cause>,
 }
 
 impl WriteEnd {
     pub(crate) fn new(initial_limit: u64, share: Share, now: Instant) -> WriteEnd {
-        WriteEnd { written: 0, initial_limit, share, last_write: now, local: None }
+        WriteEnd { written: 0, initial_limit, share, active: now, local: None }
     }
 
     /// How many bytes the program may write now, of the `wanted` that it would like to.
@@ -82,12 +83,34 @@ impl WriteEnd {
     /// Notes that the program wrote `bytes`, which [`WriteEnd::room`] allowed.
     pub(crate) fn wrote(&mut self, bytes: u64, now: Instant) {
         self.written += bytes;
-        self.last_write = now;
+        self.active = now;
     }
 
-    /// Ends the pipe for a cause that no fact states.
-    pub(crate) fn fail(&mut self, cause: Cause) {
-        self.local.get_or_insert(cause);
+    /// Notes that a Limit was heard: what it grants may go back if it is not used for a while.
+    pub(crate) fn granted(&mut self, now: Instant) {
+        self.active = now;
+    }
+
+    /// Ends the pipe for a cause that no fact states, unless it is over.
+    pub(crate) fn fail(&mut self, facts: &Facts, cause: Cause) {
+        if self.outcome(facts).is_none() {
+            self.local = Some(cause);
+        }
+    }
+
+    /// Whether the reader's node may state `heard` of a pipe of which `written` bytes were sent.
+    ///
+    /// # Errors
+    /// It cannot be true.
+    pub(crate) fn check(written: u64, facts: &Facts, heard: &Facts) -> Result<(), Contradiction> {
+        if heard.consumed_at_least() > written {
+            return Err(Contradiction("more consumed than was sent"));
+        }
+        match heard.closed.map(|closed| closed.kind) {
+            Some(ClosedKind::Broken(_)) | None => Ok(()),
+            Some(_) if facts.end.is_some() => Ok(()),
+            Some(_) => Err(Contradiction("a pipe said to be over before its End")),
+        }
     }
 
     /// Up to which offset bytes may be sent.
@@ -98,12 +121,14 @@ impl WriteEnd {
     /// The pipe's outcome, once there is one (design: "The writer's result, in this order").
     pub(crate) fn outcome(&self, facts: &Facts) -> Option<WriteOutcome> {
         let consumed = facts.consumed_at_least();
+        // First, because it was set when there was no outcome, and an outcome never changes.
+        if let Some(cause) = self.local {
+            return Some(WriteOutcome::Failed { cause, consumed });
+        }
         if let Some(Answer::Refused(cause)) = facts.answer {
             return Some(WriteOutcome::Refused(cause));
         }
-        let Some(closed) = facts.closed else {
-            return self.local.map(|cause| WriteOutcome::Failed { cause, consumed });
-        };
+        let closed = facts.closed?;
         if let Some(End { kind: EndKind::Eof, length, .. }) = facts.end
             && closed.consumed == length
             && closed.kind != ClosedKind::Corrupt
@@ -114,7 +139,7 @@ impl WriteEnd {
             ClosedKind::Broken(cause) => WriteOutcome::Broken { cause, consumed },
             ClosedKind::Corrupt => WriteOutcome::Failed { cause: Cause::Corrupt, consumed },
             ClosedKind::Aborted | ClosedKind::Complete => {
-                WriteOutcome::Failed { cause: self.abort_cause(facts), consumed }
+                WriteOutcome::Failed { cause: abort_cause(facts), consumed }
             }
         })
     }
@@ -124,7 +149,7 @@ impl WriteEnd {
         let spare = self.limit(facts).saturating_sub(self.written) > START_WINDOW_BYTES;
         let over = facts.end.is_some() || self.outcome(facts).is_some();
         (spare && !over && facts.limit.is_some())
-            .then(|| self.last_write + Duration::from_millis(IDLE_RETURN_MS))
+            .then(|| self.active + Duration::from_millis(IDLE_RETURN_MS))
     }
 
     /// The credit to give back: all of the newest Limit beyond one start window.
@@ -134,11 +159,11 @@ impl WriteEnd {
         let number = facts.limit?.number;
         Some(Limit { number, offset: self.written + START_WINDOW_BYTES })
     }
+}
 
-    fn abort_cause(&self, facts: &Facts) -> Cause {
-        match facts.end {
-            Some(End { kind: EndKind::Aborted(cause), .. }) => cause,
-            _ => self.local.unwrap_or(Cause::Protocol),
-        }
+fn abort_cause(facts: &Facts) -> Cause {
+    match facts.end {
+        Some(End { kind: EndKind::Aborted(cause), .. }) => cause,
+        _ => Cause::Protocol,
     }
 }

@@ -1,1 +1,44 @@
-//! .
+//! Unix pipes that cross hosts: what a Rust program depends on.
+//!
+//! A [`Node`] is one process's (or host's) qpipe: a key, UDP sockets, a memory budget. It
+//! [connects](Node::connect) to other nodes or [offers](Node::offer) the end of a pipe to whoever
+//! holds a ticket. A [`Session`] is what two nodes share over one QUIC connection; pipes are opened
+//! in it. A [`PipeWriter`] and a [`PipeReader`] keep what pipe(7) promises: order, a bounded buffer
+//! that makes a fast writer wait, EOF, EPIPE.
+//!
+//! The library never prints, never reads the environment, and makes no runtime: its asynchronous
+//! functions want to run inside tokio.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`Node`] | keys, sockets, dialling, accepting, offers |
+//! | `link` | one session over its QUIC connection: the only files that name both |
+//! | [`PipeWriter`], [`PipeReader`] | the ends; kernel pipes for children; [`blocking`] wrappers |
+//! | [`identity`], [`tls`] | who a node is, and how it proves that |
+
+#![forbid(unsafe_code)]
+
+mod access;
+pub mod blocking;
+mod clock;
+mod error;
+pub mod identity;
+mod link;
+mod node;
+mod pipe;
+mod queue;
+mod session;
+pub mod tls;
+
+pub use access::{Access, Nobody};
+pub use error::PipeError;
+pub use node::{
+    CloseReport, DialError, Ends, Node, NodeOptions, Offer, Peer, StartError, interface_addresses,
+};
+pub use pipe::{PipeReader, PipeWriter, Pumping};
+pub use session::{IncomingOpen, OpenError, OpenOptions, Session, SessionEnd};
+
+pub use qpipe_proto::fact::OpenTarget;
+pub use qpipe_proto::hello::Enrolled;
+pub use qpipe_proto::ticket::{Address, End};
+pub use qpipe_proto::{Cause, Fingerprint, PipeName, Secret, Target, Ticket};

@@ -18,15 +18,12 @@ impl Session {
         }
     }
 
-    /// The program wrote `bytes`; no more than [`Session::room`] said.
+    /// The program wrote `bytes`; no more than [`Session::room`] said, with no other input in between.
     pub fn wrote(&mut self, id: PipeId, bytes: u64, now: Instant) {
         if let Some(Pipe { end: LocalEnd::Write(end), facts, .. }) = self.pipes.get_mut(&id) {
+            debug_assert!(end.written + bytes <= end.limit(facts));
             end.wrote(bytes, now);
-            if let Some(at) = end.idle_at(facts)
-                && self.idle.insert(id)
-            {
-                self.idle_at = Some(self.idle_at.map_or(at, |other| other.min(at)));
-            }
+            self.watch_idle(id);
         }
     }
 

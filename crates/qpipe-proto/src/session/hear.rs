@@ -5,10 +5,14 @@ use std::time::Instant;
 use super::opens::Joined;
 use super::{Event, LocalEnd, Pipe, Session};
 use crate::cause::Cause;
-use crate::fact::{Closed, ClosedKind, Contradiction, End, EndKind, Facts, Kinds, Open, Opener};
+use crate::fact::{
+    Answer, Closed, ClosedKind, Contradiction, End, EndKind, Facts, Kinds, Open, Opener,
+};
 use crate::id::PipeId;
 use crate::read_end::ReadEnd;
 use crate::wire::{ControlMessage, FactsMessage, StreamHeader};
+
+const NEVER_OPENED: Contradiction = Contradiction("a fact of a pipe that was never opened");
 
 /// What a peer did that ends the session: nothing sensible can follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +43,9 @@ impl Session {
     /// The session is to be ended. A contradiction about one pipe is not an error here: it ends
     /// that pipe.
     pub fn handle(&mut self, message: ControlMessage, now: Instant) -> Result<(), SessionError> {
+        if self.lost.is_some() {
+            return Ok(());
+        }
         match message {
             ControlMessage::Hello(_) => Err(SessionError::Hello),
             ControlMessage::Facts(facts) => self.hear_facts(facts, now),
@@ -58,15 +65,11 @@ impl Session {
         header: &StreamHeader,
         now: Instant,
     ) -> Result<StreamVerdict, SessionError> {
+        if self.lost.is_some() {
+            return Ok(StreamVerdict::Cut);
+        }
         let id = header.id;
-        if self.is_forgotten(id) {
-            return Ok(StreamVerdict::Cut);
-        }
-        let heard = Facts { open: header.open.clone(), ..Facts::default() };
-        if !self.pipes.contains_key(&id) && heard.open.is_none() {
-            return Ok(StreamVerdict::Cut);
-        }
-        self.hear_pipe(id, heard, now)?;
+        self.hear_pipe(id, Facts { open: header.open.clone(), ..Facts::default() }, now)?;
         let Some(pipe) = self.pipes.get_mut(&id) else { return Ok(StreamVerdict::Cut) };
         let LocalEnd::Read(end) = &pipe.end else { return Ok(StreamVerdict::Cut) };
         if pipe.facts.closed.is_some() {
@@ -93,6 +96,7 @@ impl Session {
             return StreamVerdict::Cut;
         }
         if !end.is_within_budget(facts) {
+            end.fail(facts, Cause::Busy);
             self.close_read(id, Cause::Busy);
             return StreamVerdict::Broken;
         }
@@ -100,30 +104,36 @@ impl Session {
         StreamVerdict::Read
     }
 
-    /// The pipe's stream ended with the trailer `end`.
+    /// The pipe's stream ended with the trailer `end`. [`Session::received`] was told before of all
+    /// the bytes that came ahead of it.
     pub fn trailer(&mut self, id: PipeId, end: End) -> StreamVerdict {
         let heard = Facts { end: Some(end), ..Facts::default() };
-        match self.pipes.get_mut(&id).map(|pipe| pipe.hear(&heard)) {
-            None => StreamVerdict::Cut,
-            Some(Ok(())) => {
-                self.look_at_end(id);
-                self.announce(id);
-                StreamVerdict::Read
-            }
-            Some(Err(contradiction)) => {
-                self.contradict(id, contradiction);
-                StreamVerdict::Cut
-            }
+        let Some(pipe) = self.pipes.get_mut(&id) else { return StreamVerdict::Cut };
+        if let Err(contradiction) = pipe.hear(&heard) {
+            self.contradict(id, contradiction);
+            return StreamVerdict::Cut;
         }
+        let LocalEnd::Read(read) = &pipe.end else { return StreamVerdict::Cut };
+        if pipe.facts.closed.is_some() {
+            return StreamVerdict::Broken;
+        }
+        if read.received < end.length {
+            self.close_short(id, end);
+            return StreamVerdict::Cut;
+        }
+        self.look_at_end(id);
+        self.announce(id);
+        StreamVerdict::Read
     }
 
     /// The pipe's stream ended without a trailer, whatever QUIC says of it.
     pub fn stream_cut(&mut self, id: PipeId) {
         let Some(pipe) = self.pipes.get_mut(&id) else { return };
         pipe.has_stream = false;
-        if let LocalEnd::Read(end) = &pipe.end
+        if let LocalEnd::Read(end) = &mut pipe.end
             && pipe.facts.end.is_none_or(|e| e.length > end.received)
         {
+            end.fail(&pipe.facts, Cause::Cut);
             self.close_read(id, Cause::Cut);
         }
     }
@@ -145,9 +155,10 @@ impl Session {
                 pipe.facts.end = Some(End { kind, length: end.written, checksum: 0 });
                 Kinds::END
             }
-            LocalEnd::Unanswered if pipe.facts.answer.is_none() && !pipe.is_ours => {
-                self.refuse(&[id], Cause::Protocol);
-                return;
+            // Not released: it may have been offered, and then it waits for what is done with it.
+            LocalEnd::Unanswered if pipe.facts.answer.is_none() => {
+                pipe.facts.answer = Some(Answer::Refused(Cause::Protocol));
+                Kinds::ANSWER
             }
             _ => Kinds::default(),
         };
@@ -188,13 +199,18 @@ impl Session {
             self.settle(id, true);
             return Ok(());
         }
-        if !self.pipes.contains_key(&id) {
+        let Some(pipe) = self.pipes.get_mut(&id) else {
             return self.hear_unknown(id, heard, now);
-        }
-        let Some(pipe) = self.pipes.get_mut(&id) else { return Ok(()) };
+        };
         if let Err(contradiction) = pipe.hear(&heard) {
             self.contradict(id, contradiction);
         } else {
+            if let LocalEnd::Write(end) = &mut pipe.end
+                && heard.limit.is_some()
+            {
+                end.granted(now);
+                self.watch_idle(id);
+            }
             self.look_at_end(id);
         }
         self.recount(id);
@@ -207,12 +223,19 @@ impl Session {
 
     /// A fact of a pipe that is neither known nor forgotten.
     fn hear_unknown(&mut self, id: PipeId, heard: Facts, now: Instant) -> Result<(), SessionError> {
-        let is_theirs = self.owner(id) == 1;
-        if is_theirs && !self.allowance.allows(id) {
+        if self.owner(id) == 0 {
+            // Not answered, not noted: the id may still become that of a pipe.
+            self.events.push_back(Event::Contradiction(id, NEVER_OPENED));
+            return Ok(());
+        }
+        if !self.allowance.allows(id) {
             return Err(SessionError::Opens);
         }
-        let Some(open) = heard.open.clone().filter(|_| is_theirs && !self.bye.said) else {
+        let Some(open) = heard.open.clone().filter(|_| !self.bye.said) else {
             // There is no such pipe, and there will be none: the peer may forget it.
+            if heard.open.is_none() {
+                self.events.push_back(Event::Contradiction(id, NEVER_OPENED));
+            }
             self.settle(id, true);
             return Ok(());
         };
@@ -222,17 +245,15 @@ impl Session {
             Opener::Reader => LocalEnd::Unanswered,
         };
         let mut pipe = Pipe::new(false, Facts::default(), end);
+        // What contradicts itself is refused, but as the open that it is.
         let heard_well = pipe.hear(&heard);
-        self.pipes.insert(id, pipe);
-        if let Err(contradiction) = heard_well {
-            self.events.push_back(Event::Contradiction(id, contradiction));
-            self.refuse(&[id], Cause::Protocol);
-            return Ok(());
-        }
-        match self.groups.join(id, &open, now) {
-            Joined::Complete(ids) => self.offer(ids),
-            Joined::Misfit => self.refuse(&[id], Cause::Protocol),
-            Joined::Waiting => {}
+        pipe.facts.open.get_or_insert_with(|| open.clone());
+        self.insert(id, pipe);
+        match heard_well.map(|()| self.groups.join(id, &open, now)) {
+            Ok(Joined::Complete(ids)) => self.offer(ids),
+            Ok(Joined::Waiting) => {}
+            Ok(Joined::Misfit) => self.refuse_for(id, Contradiction("a group that cannot be")),
+            Err(contradiction) => self.refuse_for(id, contradiction),
         }
         if heard.is_terminal() {
             self.settle(id, true);
@@ -240,10 +261,17 @@ impl Session {
         Ok(())
     }
 
+    fn refuse_for(&mut self, id: PipeId, contradiction: Contradiction) {
+        self.events.push_back(Event::Contradiction(id, contradiction));
+        self.refuse(&[id], Cause::Protocol);
+    }
+
     fn offer(&mut self, ids: Vec<PipeId>) {
         let opens: Vec<(PipeId, Open)> = ids
             .iter()
-            .filter_map(|id| Some((*id, self.pipes.get(id)?.facts.open.clone()?)))
+            .filter_map(|id| Some((*id, self.pipes.get(id)?)))
+            .filter(|(_, pipe)| pipe.facts.answer.is_none())
+            .filter_map(|(id, pipe)| Some((id, pipe.facts.open.clone()?)))
             .collect();
         if opens.len() == ids.len() {
             self.events.push_back(Event::Incoming(opens));
@@ -253,21 +281,21 @@ impl Session {
     }
 
     fn hear_settled(&mut self, first: PipeId, last: PipeId) {
-        // Only pipes that are known matter, so a huge range costs no more than they do.
+        if first > last {
+            return;
+        }
+        // Only what is live is looked at, and then no longer is: a huge range costs no more.
         let owner = self.owner(first);
-        let range = first.index()..=last.index();
-        let ids: Vec<PipeId> = self
-            .pipes
-            .iter()
-            .filter(|(id, pipe)| {
-                !pipe.is_settled && self.owner(**id) == owner && range.contains(&id.index())
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let live = self.live[owner].range(first.index()..=last.index());
+        let ids: Vec<PipeId> = live.map(|index| PipeId::nth(first.opener(), *index)).collect();
         for id in ids {
             let Some(pipe) = self.pipes.get_mut(&id) else { continue };
             if !pipe.facts.is_terminal() {
-                pipe.fail(Cause::Protocol);
+                if self.bye.heard && owner == 0 {
+                    pipe.fail(Cause::Stopping);
+                } else {
+                    self.contradict(id, Contradiction("settled before it was over"));
+                }
             }
             self.announce(id);
             self.settle(id, false);
@@ -276,13 +304,9 @@ impl Session {
 
     fn hear_bye(&mut self, opens_seen: u64) {
         self.bye.heard = true;
-        let unseen: Vec<PipeId> = self
-            .pipes
-            .keys()
-            .filter(|id| self.owner(**id) == 0 && id.index() >= opens_seen)
-            .copied()
-            .collect();
-        for id in unseen {
+        let unseen = self.live[0].range(opens_seen..);
+        let ids: Vec<PipeId> = unseen.map(|index| PipeId::nth(self.side, *index)).collect();
+        for id in ids {
             if let Some(pipe) = self.pipes.get_mut(&id) {
                 pipe.fail(Cause::Stopping);
             }
@@ -293,6 +317,22 @@ impl Session {
         if self.bye.said {
             self.events.push_back(Event::Finished);
         }
+    }
+
+    /// The stream is over and bytes are missing: they never come.
+    fn close_short(&mut self, id: PipeId, end: End) {
+        let short = Contradiction("a stream shorter than its trailer says");
+        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        if end.kind != EndKind::Eof {
+            self.contradict(id, short);
+            return;
+        }
+        let consumed = pipe.facts.consumed;
+        pipe.facts.closed = Some(Closed { kind: ClosedKind::Corrupt, consumed });
+        self.events.push_back(Event::Contradiction(id, short));
+        self.recount(id);
+        self.mark(id, Kinds::CLOSED);
+        self.announce(id);
     }
 
     /// An End was heard: a read end that consumed everything may be over.

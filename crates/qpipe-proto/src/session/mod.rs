@@ -4,22 +4,23 @@
 //! [`Session::poll_message`] and [`Session::poll_event`] are drained until they give nothing.
 //! Extra polls are harmless. Pipe bytes do not pass through: the session sees offsets and ends.
 
+mod ask;
 mod ends;
 mod hear;
 mod opens;
 mod pipe;
+mod tell;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::budget::{Account, Share};
 use crate::cause::Cause;
 use crate::fact::{Answer, Contradiction, Facts, Group, Kinds, Open, OpenTarget, Opener};
 use crate::hello::Limits;
 use crate::id::{PipeId, Ranges, Side};
-use crate::limits::{CONSUMED_DELAY_MS, FACTS_PER_MESSAGE_MAX, GROUP_PIPES_MAX, SETTLED_RANGES_MAX};
+use crate::limits::GROUP_PIPES_MAX;
 use crate::read_end::ReadEnd;
-use crate::wire::{Bye, ControlMessage, FactsMessage};
 use crate::write_end::WriteEnd;
 use opens::{Allowance, Groups};
 use pipe::{LocalEnd, Pipe};
@@ -65,6 +66,10 @@ pub struct Session {
     ours: Limits,
     theirs: Limits,
     pipes: HashMap<PipeId, Pipe>,
+    /// Indexes of pipes that are not settled: our opens, the peer's.
+    live: [BTreeSet<u64>; 2],
+    /// How many of those the peer writes.
+    inbound: u64,
     /// Indexes of forgotten ids: our opens, the peer's.
     forgotten: [Ranges; 2],
     /// Indexes whose Settled is to be told: our opens, the peer's.
@@ -83,7 +88,8 @@ pub struct Session {
     idle_at: Option<Instant>,
     events: VecDeque<Event>,
     bye: Goodbye,
-    is_lost: bool,
+    /// Why the session ended, if it did.
+    lost: Option<Cause>,
 }
 
 #[derive(Debug, Default)]
@@ -95,14 +101,22 @@ struct Goodbye {
 
 impl Session {
     /// A session whose Hellos were exchanged. `reserve` covers what `ours` allows the peer.
-    pub fn new(side: Side, ours: Limits, theirs: Limits, account: Account, reserve: Share) -> Session {
+    pub fn new(
+        side: Side,
+        ours: Limits,
+        theirs: Limits,
+        account: Account,
+        reserve: Share,
+    ) -> Session {
         Session {
             side,
             account,
             _reserve: reserve,
             ours,
-            theirs,
+            theirs: theirs.clamped(),
             pipes: HashMap::new(),
+            live: Default::default(),
+            inbound: 0,
             forgotten: Default::default(),
             unsettled: Default::default(),
             opened: 0,
@@ -115,7 +129,7 @@ impl Session {
             idle_at: None,
             events: VecDeque::new(),
             bye: Goodbye::default(),
-            is_lost: false,
+            lost: None,
         }
     }
 
@@ -130,7 +144,7 @@ impl Session {
         openers: &[Opener],
         now: Instant,
     ) -> Result<Vec<PipeId>, OpenError> {
-        if self.is_lost || self.bye.wanted || self.bye.heard {
+        if self.lost.is_some() || self.bye.wanted || self.bye.heard {
             return Err(OpenError::Closing);
         }
         let size = openers.len() as u64;
@@ -158,16 +172,18 @@ impl Session {
                     LocalEnd::Read(end)
                 }
             };
-            self.pipes.insert(id, Pipe::new(true, facts, end));
-            let mut kinds = Kinds::OPEN;
-            kinds.add(if *opener == Opener::Reader { Kinds::LIMIT } else { Kinds::OPEN });
-            self.mark(id, kinds);
+            self.insert(id, Pipe::new(true, facts, end));
+            self.mark(id, Kinds::OPEN);
+            if *opener == Opener::Reader {
+                self.mark(id, Kinds::LIMIT);
+            }
             ids.push(id);
         }
         Ok(ids)
     }
 
-    /// Accepts the group of opens whose members are `ids`: reserves memory for each.
+    /// Accepts the group of opens whose members are `ids`: reserves memory for each. A member that
+    /// ended since it was offered gets an end that says so.
     ///
     /// # Errors
     /// [`Cause::Busy`] if there is none left: the group was refused instead.
@@ -179,11 +195,14 @@ impl Session {
         };
         for (id, floor) in ids.iter().zip(floors) {
             let Some(pipe) = self.pipes.get_mut(id) else { continue };
-            if pipe.facts.answer.is_some() {
+            if pipe.is_ours || pipe.is_released || pipe.facts.answer == Some(Answer::Accepted) {
                 continue;
             }
-            pipe.facts.answer = Some(Answer::Accepted);
-            let mut kinds = Kinds::ANSWER;
+            let mut kinds = Kinds::default();
+            if pipe.facts.answer.is_none() {
+                pipe.facts.answer = Some(Answer::Accepted);
+                kinds.add(Kinds::ANSWER);
+            }
             match &mut pipe.end {
                 LocalEnd::Read(end) => {
                     end.start(&mut pipe.facts, floor, None);
@@ -191,10 +210,14 @@ impl Session {
                 }
                 end => *end = LocalEnd::Write(WriteEnd::new(0, floor, now)),
             }
-            if !pipe.facts.is_terminal() {
+            if let Some(cause) = self.lost {
+                pipe.fail(cause);
+            }
+            if !pipe.facts.is_terminal() && !pipe.is_settled {
                 pipe.is_free = true;
                 self.allowance.release();
             }
+            self.watch_idle(*id);
             self.mark(*id, kinds);
             self.announce(*id);
         }
@@ -205,14 +228,17 @@ impl Session {
     pub fn refuse(&mut self, ids: &[PipeId], cause: Cause) {
         for id in ids {
             let Some(pipe) = self.pipes.get_mut(id) else { continue };
+            if pipe.is_ours || pipe.facts.answer == Some(Answer::Accepted) {
+                continue;
+            }
+            pipe.end = LocalEnd::Unanswered;
+            pipe.is_released = true;
             if pipe.facts.answer.is_none() {
                 pipe.facts.answer = Some(Answer::Refused(cause));
-                pipe.end = LocalEnd::Unanswered;
-                pipe.is_released = true;
                 self.mark(*id, Kinds::ANSWER);
                 self.announce(*id);
-                self.drop_if_done(*id);
             }
+            self.drop_if_done(*id);
         }
     }
 
@@ -220,6 +246,7 @@ impl Session {
     pub fn join(&mut self, id: PipeId) {
         if let Some(pipe) = self.pipes.get_mut(&id)
             && !pipe.is_ours
+            && pipe.facts.answer == Some(Answer::Accepted)
             && !pipe.facts.joined
         {
             pipe.facts.joined = true;
@@ -232,37 +259,48 @@ impl Session {
         self.pipes.get(&id).map(|pipe| &pipe.facts)
     }
 
-    /// The local end is no longer in use: the pipe may be forgotten as soon as it is settled.
+    /// The local end is no longer in use: the pipe may be forgotten as soon as it is settled. An end
+    /// that is not over was finished, aborted or closed before.
     pub fn release(&mut self, id: PipeId) {
         if let Some(pipe) = self.pipes.get_mut(&id) {
             pipe.is_released = true;
+            if let LocalEnd::Read(end) = &mut pipe.end
+                && pipe.facts.is_terminal()
+            {
+                // A peer that never says Settled is not to hold memory.
+                end.free();
+            }
             self.drop_if_done(id);
         }
     }
 
     /// Pipes that are not settled.
     pub fn unsettled(&self) -> usize {
-        self.pipes.values().filter(|pipe| !pipe.is_settled).count()
+        self.live.iter().map(BTreeSet::len).sum()
     }
 
     /// Streams that the peer may have open at once: what it may carry without ever waiting for a
     /// slot, given `undrained` streams of pipes that are over (ruling 12).
     pub fn stream_slots(&self, undrained: u64) -> u64 {
-        let alive = self.pipes.values().filter(|pipe| pipe.peer_writes() && !pipe.is_settled);
-        alive.count() as u64 + self.ours.opens_allowed + undrained
+        self.inbound + self.ours.opens_allowed + undrained
     }
 
-    /// The session ended: every unfinished end gets the local cause `cause`.
+    /// The session ended: every unfinished end gets the local cause `cause`. What streams still
+    /// hold may be taken in; it can complete a pipe.
     pub fn lose(&mut self, cause: Cause) {
-        self.is_lost = true;
+        self.lost.get_or_insert(cause);
+        for id in self.groups.clear() {
+            if let Some(pipe) = self.pipes.get_mut(&id) {
+                pipe.is_released = true;
+            }
+        }
         let ids: Vec<PipeId> = self.pipes.keys().copied().collect();
         for id in ids {
             if let Some(pipe) = self.pipes.get_mut(&id) {
                 pipe.fail(cause);
-                pipe.is_settled = true;
             }
             self.announce(id);
-            self.drop_if_done(id);
+            self.retire(id);
         }
         self.untold.clear();
         self.events.push_back(Event::OpensAllowed);
@@ -273,144 +311,12 @@ impl Session {
         self.bye.wanted = true;
     }
 
-    /// The next control message to send.
-    pub fn poll_message(&mut self) -> Option<ControlMessage> {
-        if self.is_lost {
-            return None;
-        }
-        let facts = self.next_facts();
-        if !facts.is_empty() {
-            return Some(ControlMessage::Facts(facts));
-        }
-        let is_due = (self.bye.wanted || self.bye.heard) && !self.bye.said;
-        if is_due && self.unsettled() == 0 {
-            self.bye.said = true;
-            return Some(ControlMessage::Bye(Bye { opens_seen: self.allowance.heard() }));
-        }
-        None
-    }
-
-    /// Whether [`Session::poll_message`] has something to give.
-    pub fn has_message(&self) -> bool {
-        let bye = (self.bye.wanted || self.bye.heard) && !self.bye.said && self.unsettled() == 0;
-        let settled = self.unsettled.iter().any(|ranges| !ranges.is_empty());
-        !self.is_lost && (!self.untold.is_empty() || settled || self.allowance.is_due() || bye)
-    }
-
-    /// Whether so many Settled wait to be told that no more facts should be read until some are:
-    /// a peer that does not read its answers is not to fill memory with them (ruling 11).
-    pub fn is_congested(&self) -> bool {
-        self.unsettled.iter().map(Ranges::len).sum::<usize>() >= SETTLED_RANGES_MAX
-    }
-
-    /// The next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self.events.pop_front()?;
-        if let Event::Changed(id) = event
-            && let Some(pipe) = self.pipes.get_mut(&id)
-        {
-            pipe.is_announced = false;
-        }
-        Some(event)
-    }
-
-    /// When [`Session::handle_timeout`] wants to be called, if nothing happens before.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.lazy_until, self.idle_at, self.groups.deadline()].into_iter().flatten().min()
-    }
-
-    /// Does what is due at `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if self.lazy_until.is_some_and(|at| at <= now) {
-            self.lazy_until = None;
-            for id in std::mem::take(&mut self.lazy) {
-                self.tell_consumed(id);
-            }
-        }
-        if self.idle_at.is_some_and(|at| at <= now) {
-            self.return_idle_credit(now);
-        }
-        let late = self.groups.expire(now);
-        self.refuse(&late, Cause::Incomplete);
-    }
-
-    fn next_facts(&mut self) -> FactsMessage {
-        let mut message = FactsMessage::default();
-        while message.pipes.len() < FACTS_PER_MESSAGE_MAX
-            && let Some(id) = self.untold.pop_front()
-        {
-            let Some(pipe) = self.pipes.get_mut(&id) else { continue };
-            pipe.is_queued = false;
-            let kinds = std::mem::take(&mut pipe.untold);
-            if !kinds.is_empty() && !pipe.is_settled {
-                message.pipes.push((id, kinds.select(&pipe.facts)));
-            }
-        }
-        let sides = [self.side, self.side.peer()];
-        for (side, ranges) in sides.into_iter().zip(&mut self.unsettled) {
-            for (first, last) in ranges.take(SETTLED_RANGES_MAX / 4) {
-                message.settled.push((PipeId::nth(side, first), PipeId::nth(side, last)));
-            }
-        }
-        message.opens_allowed = self.allowance.raise();
-        message
-    }
-
-    fn mark(&mut self, id: PipeId, kinds: Kinds) {
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
-        if pipe.is_settled || kinds.is_empty() {
-            return;
-        }
-        pipe.untold.add(kinds);
-        if !pipe.is_queued {
-            pipe.is_queued = true;
-            self.untold.push_back(id);
-        }
-    }
-
     fn announce(&mut self, id: PipeId) {
         if let Some(pipe) = self.pipes.get_mut(&id)
             && !pipe.is_announced
         {
             pipe.is_announced = true;
             self.events.push_back(Event::Changed(id));
-        }
-    }
-
-    fn tell_consumed(&mut self, id: PipeId) {
-        if let Some(Pipe { end: LocalEnd::Read(end), facts, .. }) = self.pipes.get_mut(&id)
-            && end.owes_consumed(facts)
-        {
-            end.told(facts);
-            self.mark(id, Kinds::CONSUMED);
-        }
-    }
-
-    fn tell_consumed_soon(&mut self, id: PipeId, now: Instant) {
-        self.lazy.insert(id);
-        let until = now + Duration::from_millis(CONSUMED_DELAY_MS);
-        self.lazy_until.get_or_insert(until);
-    }
-
-    fn return_idle_credit(&mut self, now: Instant) {
-        let mut next: Option<Instant> = None;
-        let mut back = Vec::new();
-        self.idle.retain(|id| {
-            let Some(Pipe { end: LocalEnd::Write(end), facts, .. }) = self.pipes.get_mut(id) else {
-                return false;
-            };
-            let Some(at) = end.idle_at(facts) else { return false };
-            if at <= now {
-                facts.returned = end.give_back(facts);
-                back.push(*id);
-                return false;
-            }
-            next = Some(next.map_or(at, |next| next.min(at)));
-            true
-        });
-        self.idle_at = next;
-        for id in back {
-            self.mark(id, Kinds::RETURNED);
         }
     }
 
@@ -427,7 +333,8 @@ impl Session {
     fn settle(&mut self, id: PipeId, tell: bool) {
         let owner = self.owner(id);
         let is_new = self.forgotten[owner].insert(id.index());
-        if tell {
+        // A repeated answer is left out rather than let a peer that reads none fill memory with them.
+        if tell && (is_new || !self.is_congested()) {
             self.unsettled[owner].insert(id.index());
         }
         let was_free = self.pipes.get(&id).is_some_and(|pipe| pipe.is_free);
@@ -437,11 +344,26 @@ impl Session {
                 self.allowance.release();
             }
         }
-        if let Some(pipe) = self.pipes.get_mut(&id) {
-            pipe.is_settled = true;
-            pipe.untold = Kinds::default();
-            self.drop_if_done(id);
+        self.retire(id);
+    }
+
+    fn insert(&mut self, id: PipeId, pipe: Pipe) {
+        let owner = self.owner(id);
+        self.live[owner].insert(id.index());
+        self.inbound += u64::from(pipe.peer_writes());
+        self.pipes.insert(id, pipe);
+    }
+
+    /// Nothing more is said of the pipe; what its local end needs stays until it is released.
+    fn retire(&mut self, id: PipeId) {
+        let owner = self.owner(id);
+        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        if self.live[owner].remove(&id.index()) {
+            self.inbound -= u64::from(pipe.peer_writes());
         }
+        pipe.is_settled = true;
+        pipe.untold = Kinds::default();
+        self.drop_if_done(id);
     }
 
     fn drop_if_done(&mut self, id: PipeId) {

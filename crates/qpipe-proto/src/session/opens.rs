@@ -20,8 +20,10 @@ pub(super) struct Allowance {
     heard: u64,
 }
 
-/// Raises of the allowance are told in steps of this, or when the peer has used nearly all.
+/// Raises of the allowance are told in steps of this, or when the peer has fewer left: more than a
+/// group needs, or a peer could wait for ever for the rest of one.
 const RAISE_STEP: u64 = OPENS_UNANSWERED_MAX / 16;
+const _: () = assert!(RAISE_STEP >= GROUP_PIPES_MAX as u64);
 
 impl Allowance {
     pub(super) fn new(spare: u64) -> Allowance {
@@ -63,8 +65,8 @@ impl Allowance {
     /// Whether there is a raise worth telling.
     pub(super) fn is_due(&self) -> bool {
         let target = self.free + self.spare;
-        let step = RAISE_STEP.min(self.spare.div_ceil(2));
-        target > self.told && (target >= self.told + step || self.heard + step >= self.told)
+        let is_low = self.heard + RAISE_STEP >= self.told;
+        target > self.told && (target >= self.told + RAISE_STEP || is_low)
     }
 }
 
@@ -127,10 +129,19 @@ impl Groups {
         self.waiting.values().map(|w| w.deadline).min()
     }
 
-    /// Takes out the groups whose deadline has passed, or all.
+    /// Takes out all groups; returns their members.
+    pub(super) fn clear(&mut self) -> Vec<PipeId> {
+        std::mem::take(&mut self.waiting).into_values().flat_map(|waiting| waiting.known).collect()
+    }
+
+    /// Takes out the groups whose deadline has passed; returns their members.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<PipeId> {
-        let late: Vec<PipeId> =
-            self.waiting.iter().filter(|(_, w)| w.deadline <= now).map(|(first, _)| *first).collect();
+        let late: Vec<PipeId> = self
+            .waiting
+            .iter()
+            .filter(|(_, w)| w.deadline <= now)
+            .map(|(first, _)| *first)
+            .collect();
         late.iter().filter_map(|first| self.waiting.remove(first)).flat_map(|w| w.known).collect()
     }
 }

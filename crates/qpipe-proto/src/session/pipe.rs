@@ -2,7 +2,7 @@
 
 use crate::cause::Cause;
 use crate::fact::{Contradiction, Facts, Kinds, Opener};
-use crate::read_end::ReadEnd;
+use crate::read_end::{ReadEnd, check_teller};
 use crate::write_end::WriteEnd;
 
 /// The end of a pipe that is on this node.
@@ -58,28 +58,26 @@ impl Pipe {
             (Some(open), _) | (None, Some(open)) => open.opener,
             (None, None) => return Err(Contradiction("a fact of a pipe that was never opened")),
         };
-        crate::read_end::check_teller(heard, !self.is_ours, opener)?;
+        check_teller(heard, !self.is_ours, opener)?;
+        match &self.end {
+            LocalEnd::Read(end) => end.check(&self.facts, heard)?,
+            LocalEnd::Write(end) => WriteEnd::check(end.written, &self.facts, heard)?,
+            LocalEnd::Unanswered => WriteEnd::check(0, &self.facts, heard)?,
+        }
         self.facts.merge(heard)?;
-        match &mut self.end {
-            LocalEnd::Read(end) => {
-                if self.facts.end.is_some_and(|e| e.length < end.received) {
-                    return Err(Contradiction("an End before bytes that were sent"));
-                }
-                if heard.returned.is_some() {
-                    end.take_back(&self.facts);
-                }
-            }
-            LocalEnd::Write(end) => check_consumed(end, &self.facts)?,
-            LocalEnd::Unanswered => {}
+        if let LocalEnd::Read(end) = &mut self.end
+            && heard.returned.is_some()
+        {
+            end.take_back(&self.facts);
         }
         Ok(())
     }
 
-    /// Ends the local end for a cause that no fact states.
+    /// Ends the local end for a cause that no fact states, unless it is over.
     pub(super) fn fail(&mut self, cause: Cause) {
         match &mut self.end {
-            LocalEnd::Read(end) => end.fail(cause),
-            LocalEnd::Write(end) => end.fail(cause),
+            LocalEnd::Read(end) => end.fail(&self.facts, cause),
+            LocalEnd::Write(end) => end.fail(&self.facts, cause),
             LocalEnd::Unanswered => {}
         }
     }
@@ -91,15 +89,4 @@ impl Pipe {
             None => false,
         }
     }
-}
-
-fn check_consumed(end: &WriteEnd, facts: &Facts) -> Result<(), Contradiction> {
-    if facts.consumed_at_least() > end.written {
-        return Err(Contradiction("more consumed than was sent"));
-    }
-    let complete = facts.closed.is_some_and(|c| c.kind == crate::fact::ClosedKind::Complete);
-    if complete && facts.end.is_none() {
-        return Err(Contradiction("a pipe said to be complete before its End"));
-    }
-    Ok(())
 }

@@ -161,8 +161,7 @@ fn hello_to_pb(hello: &Hello) -> pb::Hello {
 fn hello_from_pb(hello: pb::Hello) -> Result<Hello, MalformedMessage> {
     let session = <[u8; 16]>::try_from(&hello.session[..])
         .map_err(|_| MalformedMessage("a session id that is not 16 bytes"))?;
-    let ticket =
-        if hello.ticket.is_empty() { None } else { Some(secret_from_pb(&hello.ticket)?) };
+    let ticket = if hello.ticket.is_empty() { None } else { Some(secret_from_pb(&hello.ticket)?) };
     Ok(Hello {
         versions: hello.versions,
         session: SessionId(session),

@@ -85,7 +85,8 @@ impl FrameReader {
     /// # Errors
     /// The stream cannot be understood from here on.
     pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Frame>, FrameError> {
-        while !input.is_empty() {
+        // The header of pipe 0 at offset 0, opened by its reader, is an empty message.
+        while !input.is_empty() || self.state == State::Header(0) {
             match self.state {
                 State::HeaderLength => {
                     let Some(length) = self.length(input) else { return Ok(None) };
@@ -102,11 +103,13 @@ impl FrameReader {
                         self.state = State::TrailerLength;
                         continue;
                     }
+                    if self.partial.is_empty() && varint::len(input[0]) == 8 {
+                        return Err(FrameError::Length);
+                    }
                     let Some(length) = self.length(input) else { return Ok(None) };
                     match length {
                         0 => return Err(FrameError::EmptyChunk),
-                        1..0x4000_0000 => self.state = State::Chunk(length),
-                        _ => return Err(FrameError::Length),
+                        length => self.state = State::Chunk(length),
                     }
                 }
                 State::Chunk(left) => {
@@ -187,7 +190,7 @@ fn parse_header(bytes: &[u8]) -> Result<StreamHeader, MalformedMessage> {
 
 fn bounded(length: u64, max: usize) -> Result<usize, FrameError> {
     match usize::try_from(length) {
-        Ok(length) if (1..=max).contains(&length) => Ok(length),
+        Ok(length) if length <= max => Ok(length),
         _ => Err(MalformedMessage("a header or trailer of an impossible length").into()),
     }
 }

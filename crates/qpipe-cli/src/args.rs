@@ -1,0 +1,343 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use qpipe_node::{Alias, ByteSize, Rule};
+use qpipe_proto::{Fingerprint, ticket::Address};
+
+use crate::{rate::Rate, version};
+
+/// Unix pipes that cross hosts: `producer | consumer`, with the two on different machines.
+#[derive(Debug, Parser)]
+#[command(
+    name = "qpipe",
+    version = version::SHORT,
+    long_version = version::LONG,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = AFTER_HELP,
+)]
+pub struct Cli {
+    /// Say nothing but errors (and the command for the other host), show no progress
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say more: what becomes of pipes (-v), of connections (-vv), everything (-vvv)
+    ///
+    /// QPIPE_LOG sets the same in the language of tracing's filters, as `qpipe=debug,quinn=info`.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What follows the list of commands.
+const AFTER_HELP: &str = "\
+A TARGET is HOST/NAME (a pipe on another host: an alias, a DNS name or an address, with :PORT unless \
+it is 7473), NAME (a pipe of this host's `qpipe serve`), or a ticket (qpipe1…). Since `ps` shows \
+arguments to everybody on the host, a ticket may also be put into $QPIPE_TICKET.
+
+Exit status: 0 when every byte was consumed (send) or came through (recv); death of SIGPIPE (141) \
+when the reader has gone; 1 when a pipe was aborted or failed; 2 for wrong usage.";
+
+/// One thing to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Send standard input into a pipe
+    ///
+    /// Without a TARGET: into an anonymous pipe; the command for the other host is shown on
+    /// standard error. Exits 0 only when the reader has consumed every byte.
+    Send(PipeArgs),
+    /// Write what comes out of a pipe to standard output
+    ///
+    /// Without a TARGET: from an anonymous pipe; the command for the other host is shown on
+    /// standard error. Exits 0 only when every byte came, up to the writer's end of file.
+    Recv(RecvArgs),
+    /// Send standard input, and write what comes back: two pipes at once
+    ///
+    /// The far program sees our end of file at once, and its reply still arrives. Usable as
+    /// ProxyCommand of ssh.
+    Duplex(PipeArgs),
+    /// Run this host's node, in the foreground: named pipes, for whom authorized.toml lists
+    ///
+    /// SIGTERM and SIGINT end it, SIGHUP has it read its files again.
+    Serve(ServeArgs),
+    /// Show this host's key
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Show and change whom this host trusts
+    #[command(subcommand)]
+    Trust(TrustCommand),
+    /// Let another host do something here: prints the command that it is to run
+    ///
+    /// Works once, and grants nothing but what it prints. Where no `qpipe serve` runs, this command
+    /// waits for the other host itself.
+    Invite(InviteArgs),
+    /// Accept an invitation: learn the other host's address and key, and be listed there
+    Join(JoinArgs),
+    /// Send standard input to standard output, through QUIC between two nodes in this process
+    ///
+    /// Shows that qpipe works on this machine.
+    Loop(LoopArgs),
+    /// Print a script that completes qpipe's commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man {
+        /// The directory to write them to; made if it is missing
+        dir: PathBuf,
+    },
+}
+
+/// What `send` and `duplex` take, and `recv` too.
+#[derive(Args, Clone, Debug)]
+pub struct PipeArgs {
+    /// HOST/NAME, NAME, or a ticket; `-` reads a ticket from standard input (recv only)
+    ///
+    /// Default: the ticket in $QPIPE_TICKET; if that is not set, an anonymous pipe.
+    pub target: Option<String>,
+
+    /// Fail at once if nobody is at the other end of a named pipe, rather than wait
+    #[arg(long)]
+    pub no_wait: bool,
+
+    /// How long to wait until somebody is at the other end, as 10s, 5min [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub timeout: Option<Duration>,
+
+    /// The most bytes a second, as 10MiB/s or 500kB/s [default: as many as go]
+    #[arg(long)]
+    pub rate: Option<Rate>,
+
+    /// Bytes that may go at once under --rate, as 1MiB [default: a tenth of a second's]
+    #[arg(long, value_name = "SIZE", requires = "rate")]
+    pub burst: Option<ByteSize>,
+
+    /// The most bytes that wait in memory, as 256MiB [default: of config.toml, 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+
+    /// Take an unknown host's key as its own without asking, and pin it
+    #[arg(long)]
+    pub accept_new: bool,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub at: AddressArgs,
+}
+
+/// What `recv` takes.
+#[derive(Args, Clone, Debug)]
+pub struct RecvArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub pipe: PipeArgs,
+
+    /// Exit 0 also when the writer aborted the pipe, as the kernel would
+    ///
+    /// The bytes may then be only the beginning of what there was to be.
+    #[arg(long)]
+    pub abort_as_eof: bool,
+}
+
+/// Where this process can be reached.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AddressArgs {
+    /// Listen on this UDP address of this host, as 0.0.0.0:7473 or [::]:7473; may be repeated
+    ///
+    /// Default: for `serve` that of config.toml, or port 7473 on IPv4 and IPv6; for anonymous pipes
+    /// a free port.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Vec<SocketAddr>,
+
+    /// Name this address in tickets, before those this host knows; may be repeated
+    ///
+    /// For hosts behind address translation or under a DNS name.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Vec<Address>,
+}
+
+/// What `serve` takes.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub at: AddressArgs,
+
+    /// The most bytes that wait in all pipes together, as 1GiB [default: of config.toml, 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+}
+
+/// What to show of the key.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Print the fingerprint and where the key is kept; makes a key where there is none
+    Show,
+    /// Print the fingerprint alone, for comparing or pasting
+    Fingerprint,
+}
+
+/// What to do about trust.
+#[derive(Debug, Subcommand)]
+pub enum TrustCommand {
+    /// List the peers that may do something here, and the hosts whose keys are pinned
+    List,
+    /// Let a peer do something here (--allow), or pin a host's key (--address), or both
+    Add(TrustAddArgs),
+    /// Take back what a name or a key was trusted with
+    Remove(TrustRemoveArgs),
+}
+
+/// What `trust add` takes.
+#[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["allow", "address"])))]
+pub struct TrustAddArgs {
+    /// What to call the peer or host
+    pub name: Alias,
+
+    /// The fingerprint of its key: what `qpipe key fingerprint` prints there
+    #[arg(long, value_name = "SHA256:…")]
+    pub key: Fingerprint,
+
+    /// What it may do here: send:PATTERN or recv:PATTERN, as 'send:inbox/*'; may be repeated
+    #[arg(long, value_name = "RULE")]
+    pub allow: Vec<Rule>,
+
+    /// Where to dial it, as b.example or 192.0.2.7:7473; may be repeated
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Vec<Address>,
+}
+
+/// What `trust remove` takes.
+#[derive(Args, Debug)]
+pub struct TrustRemoveArgs {
+    /// The name of a peer or host, or the fingerprint of a peer's key
+    pub name: String,
+
+    /// Only what it may do here
+    #[arg(long, conflicts_with = "host")]
+    pub peer: bool,
+
+    /// Only its pinned key and its addresses
+    #[arg(long)]
+    pub host: bool,
+}
+
+/// What `invite` takes.
+#[derive(Args, Debug)]
+pub struct InviteArgs {
+    /// What to call the host that joins
+    #[arg(long = "as", value_name = "NAME")]
+    pub alias: Alias,
+
+    /// What it may do here: send:PATTERN or recv:PATTERN, as 'send:inbox/*'; may be repeated
+    #[arg(long, value_name = "RULE", required = true)]
+    pub allow: Vec<Rule>,
+
+    /// How long the invitation is good, as 10min, 1h
+    #[arg(long, value_name = "TIME", default_value = "10min",
+        value_parser = humantime::parse_duration)]
+    pub expires: Duration,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub at: AddressArgs,
+}
+
+/// What `join` takes.
+#[derive(Args, Debug)]
+pub struct JoinArgs {
+    /// The ticket of the invitation; `-` reads it from standard input
+    ///
+    /// Default: the ticket in $QPIPE_TICKET.
+    pub ticket: Option<String>,
+
+    /// What to call the inviting host [default: what it calls itself]
+    #[arg(long = "as", value_name = "ALIAS")]
+    pub alias: Option<Alias>,
+}
+
+/// What `loop` takes.
+#[derive(Args, Debug)]
+pub struct LoopArgs {
+    /// The most bytes a second, as 10MiB/s [default: as many as go]
+    #[arg(long)]
+    pub rate: Option<Rate>,
+
+    /// Bytes that may go at once under --rate, as 1MiB [default: a tenth of a second's]
+    #[arg(long, value_name = "SIZE", requires = "rate")]
+    pub burst: Option<ByteSize>,
+
+    /// The most bytes that wait in each node's memory, as 256MiB
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub memory: ByteSize,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    fn refusal(line: &str) -> ErrorKind {
+        parse(line).unwrap_err().kind()
+    }
+
+    #[test]
+    fn the_definition_is_consistent_and_documents_every_flag() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{}: {argument}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn durations_sizes_and_rates_become_values() {
+        let cli = parse("qpipe send --timeout 1min --rate 10MiB/s --burst 64K b/x").unwrap();
+
+        let Command::Send(args) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(args.timeout, Some(Duration::from_secs(60)));
+        assert_eq!(args.rate, Some("10485760".parse().unwrap()));
+        assert_eq!(args.burst, Some(ByteSize::from_bytes(65536)));
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_wrong_usage() {
+        for line in [
+            "qpipe send --timeout fast",
+            "qpipe send --rate 0",
+            "qpipe send --memory many",
+            "qpipe send --listen here",
+            "qpipe invite --as a/b --allow send:x",
+            "qpipe invite --as a --allow write:x",
+            "qpipe trust add b --key MD5:x --address b",
+        ] {
+            assert_eq!(refusal(line), ErrorKind::ValueValidation, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_together_is_demanded() {
+        for line in [
+            "qpipe send --burst 1K",
+            "qpipe invite --as alice",
+            "qpipe trust add b --key SHA256:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0",
+        ] {
+            assert_eq!(refusal(line), ErrorKind::MissingRequiredArgument, "{line}");
+        }
+        assert_eq!(refusal("qpipe -q -v send"), ErrorKind::ArgumentConflict);
+    }
+}

@@ -1,0 +1,64 @@
+//! `qpipe recv`.
+
+use qpipe::{End, PipeReader};
+
+use crate::{
+    args::{PipeArgs, RecvArgs},
+    ending,
+    exit::Exit,
+    output::{self, Output},
+    pipes::{self, await_partner, cause_of},
+    progress::Progress,
+    pump::{self, Stopped},
+    rate::Throttle,
+    signals::Signals,
+};
+
+/// Writes what comes out of a pipe to standard output.
+///
+/// # Errors
+/// The pipe could not be opened.
+pub async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
+    let RecvArgs { pipe: args, abort_as_eof } = args;
+    output::must_be_open()?;
+    let mut signals = Signals::listen()?;
+    let mut output = Output::start()?;
+    let mut opened = tokio::select! {
+        opened = pipes::open(&args, End::Read) => opened?,
+        signal = signals.next() => return Ok(Exit::Signal(signal)),
+        // Nobody reads what would come: `recv | head` may not wait for a writer for ever.
+        _ = output.event() => return Ok(Exit::broken_pipe()),
+    };
+    let mut reader = opened.take_reader()?;
+    let outcome = tokio::select! {
+        outcome = receive(&mut reader, &mut output, &args) => outcome,
+        signal = signals.next() => Err(Stopped::Signal(signal)),
+    };
+    let delivered = reader.delivered();
+    if let Err(stopped) = &outcome {
+        reader.close(cause_of(stopped));
+    }
+    let exit = ending::of_recv(&opened.label, outcome.map(|()| delivered), abort_as_eof).tell();
+    opened.farewell(exit, &mut signals).await;
+    Ok(exit)
+}
+
+async fn receive(
+    reader: &mut PipeReader,
+    output: &mut Output,
+    args: &PipeArgs,
+) -> Result<(), Stopped> {
+    tokio::select! {
+        partner = await_partner(reader.joined(), args.timeout) => partner?,
+        event = output.event() => {
+            // Nothing was written yet, so it can only be a failure.
+            let failed = || std::io::ErrorKind::BrokenPipe.into();
+            return Err(Stopped::Output(event.error().unwrap_or_else(failed)));
+        }
+    }
+    let mut throttle = Throttle::new(args.rate, args.burst);
+    let progress = Progress::start(output::is_terminal());
+    let outcome = pump::receive_all(reader, output, &mut throttle, &progress).await;
+    progress.stop();
+    outcome
+}

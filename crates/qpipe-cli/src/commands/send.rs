@@ -1,0 +1,51 @@
+//! `qpipe send`.
+
+use qpipe::{End, PipeWriter};
+
+use crate::{
+    args::PipeArgs,
+    ending,
+    exit::Exit,
+    input::{self, Input},
+    pipes::{self, await_partner, cause_of},
+    progress::Progress,
+    pump::{self, Stopped},
+    rate::Throttle,
+    signals::Signals,
+};
+
+/// Sends standard input into a pipe.
+///
+/// # Errors
+/// The pipe could not be opened.
+pub async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
+    input::must_be_open()?;
+    let mut signals = Signals::listen()?;
+    let mut opened = tokio::select! {
+        opened = pipes::open(&args, End::Write) => opened?,
+        signal = signals.next() => return Ok(Exit::Signal(signal)),
+    };
+    let mut writer = opened.take_writer()?;
+    let outcome = tokio::select! {
+        outcome = send(&mut writer, &args) => outcome,
+        signal = signals.next() => Err(Stopped::Signal(signal)),
+    };
+    let written = writer.written();
+    if let Err(stopped) = &outcome {
+        // Without effect once the end of file was stated: then a signal is of local interest only.
+        writer.abort(cause_of(stopped));
+    }
+    let exit = ending::of_send(&opened.label, outcome.map(|()| written)).tell();
+    opened.farewell(exit, &mut signals).await;
+    Ok(exit)
+}
+
+async fn send(writer: &mut PipeWriter, args: &PipeArgs) -> Result<(), Stopped> {
+    await_partner(writer.joined(), args.timeout).await?;
+    let mut input = Input::start().map_err(Stopped::Input)?;
+    let mut throttle = Throttle::new(args.rate, args.burst);
+    let progress = Progress::start(input::is_terminal());
+    let outcome = pump::send_all(&mut input, writer, &mut throttle, &progress).await;
+    progress.stop();
+    outcome
+}

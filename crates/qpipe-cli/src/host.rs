@@ -1,0 +1,61 @@
+//! This host: its files, its key, its settings.
+
+use std::env;
+
+use anyhow::anyhow;
+use qpipe::identity::HostIdentity;
+use qpipe_node::{ByteSize, Config, Home, HomeError};
+
+/// What a command knows of the host it runs on.
+pub struct ThisHost {
+    home: Option<Home>,
+    /// What config.toml says.
+    pub config: Config,
+    /// The host's key.
+    pub identity: HostIdentity,
+}
+
+impl ThisHost {
+    /// Reads config.toml and the key, and makes the key where there is none.
+    ///
+    /// Where no variable says where things are kept (a container, a service), it has no files and
+    /// a key for this process alone: enough for tickets.
+    ///
+    /// # Errors
+    /// If the configuration or the key is there and unusable.
+    pub fn load() -> anyhow::Result<Self> {
+        let home = match home() {
+            Ok(home) => home,
+            Err(HomeError::Unknown) => {
+                let identity = HostIdentity::ephemeral()?;
+                return Ok(Self { home: None, config: Config::default(), identity });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let config = Config::load(&home.config_file())?;
+        home.create()?;
+        let identity = HostIdentity::load_or_create(&home.key_dir())?;
+        Ok(Self { home: Some(home), config, identity })
+    }
+
+    /// Where its files are.
+    ///
+    /// # Errors
+    /// If no variable says so.
+    pub fn home(&self) -> anyhow::Result<&Home> {
+        self.home.as_ref().ok_or_else(|| anyhow!(HomeError::Unknown))
+    }
+
+    /// The memory budget in bytes: of the command line, else of config.toml, else the default.
+    pub fn memory(&self, given: Option<ByteSize>) -> u64 {
+        given.unwrap_or(self.config.node.memory).bytes()
+    }
+}
+
+/// The home that the environment names.
+///
+/// # Errors
+/// If it names none.
+pub fn home() -> Result<Home, HomeError> {
+    Home::from_env(|name| env::var_os(name))
+}

@@ -1,0 +1,202 @@
+//! Standard output, written by a thread of its own.
+//!
+//! Bytes count as consumed when the write of them has succeeded, not before. While there is nothing
+//! to write the thread watches whether anybody still reads, so that the far writer hears of a
+//! closed reader even when it is idle. The descriptor is shared with other processes, so it is
+//! never made non-blocking.
+
+use std::{
+    io::{self, IsTerminal, PipeReader, PipeWriter, Read, Write, pipe},
+    thread,
+};
+
+use anyhow::bail;
+use bytes::Bytes;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::{Mode, OFlags, open},
+    io::Errno,
+    stdio::{dup2_stdout, stdout},
+};
+use tokio::sync::mpsc;
+
+use crate::startup;
+
+/// Chunks that wait to be written: enough that the thread always has the next one, few enough that
+/// a slow reader is noticed. Also the bound on `wake`, whose pipe must never fill.
+const CHUNKS_WAITING_MAX: usize = 4;
+
+/// Whether standard output is a terminal.
+pub fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Makes sure that there is a standard output.
+///
+/// # Errors
+/// The process was started without one.
+pub fn must_be_open() -> anyhow::Result<()> {
+    if startup::stdout_was_closed() {
+        bail!("standard output is closed: write `> /dev/null` to throw the bytes away");
+    }
+    Ok(())
+}
+
+/// What goes to standard output. Dropping it leaves standard output open; see [`Self::close`].
+pub struct Output {
+    chunks: mpsc::Sender<Bytes>,
+    /// One byte for each chunk; closed when no more come.
+    wake: Option<PipeWriter>,
+    events: mpsc::UnboundedReceiver<Event>,
+    waiting_bytes: u64,
+}
+
+/// What became of what was to be written.
+#[derive(Debug)]
+pub enum Event {
+    /// The next so many bytes were written.
+    Written(u64),
+    /// No more can be written. A broken pipe: nobody reads any more.
+    Failed(io::Error),
+}
+
+impl Event {
+    /// The failure, if it is one.
+    pub fn error(self) -> Option<io::Error> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Written(_) => None,
+        }
+    }
+}
+
+impl Output {
+    /// Begins to write and to watch.
+    ///
+    /// # Errors
+    /// If there is no standard output, or no thread to be had.
+    pub fn start() -> anyhow::Result<Self> {
+        if startup::stdout_was_closed() {
+            bail!("standard output is closed: write `> /dev/null` to throw the bytes away");
+        }
+        let (chunks, waiting) = mpsc::channel(CHUNKS_WAITING_MAX);
+        let (sender, events) = mpsc::unbounded_channel();
+        let (woken, wake) = pipe()?;
+        thread::Builder::new().name("stdout".to_owned()).spawn(move || {
+            if let Err(error) = write_all_of(waiting, woken, &sender) {
+                let _ = sender.send(Event::Failed(error));
+            }
+        })?;
+        Ok(Self { chunks, wake: Some(wake), events, waiting_bytes: 0 })
+    }
+
+    /// Whether another chunk can be taken now.
+    pub fn has_room(&self) -> bool {
+        self.chunks.capacity() > 0
+    }
+
+    /// How many bytes were taken and not yet reported as written.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes
+    }
+
+    /// Takes a chunk to be written; waits for room. A failure is told by [`Self::event`].
+    pub async fn write(&mut self, chunk: Bytes) {
+        let bytes = chunk.len() as u64;
+        let Some(wake) = &mut self.wake else { return };
+        if self.chunks.send(chunk).await.is_ok() && wake.write_all(&[1]).is_ok() {
+            self.waiting_bytes += bytes;
+        }
+    }
+
+    /// What happened next.
+    ///
+    /// # Cancel safety
+    /// No event is lost by dropping the future.
+    pub async fn event(&mut self) -> Event {
+        match self.events.recv().await {
+            Some(event) => {
+                if let Event::Written(bytes) = event {
+                    self.waiting_bytes -= bytes;
+                }
+                event
+            }
+            None => Event::Failed(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Closes standard output after what waits was written, so that the program behind it sees EOF
+    /// even while the process lives on.
+    pub async fn close(mut self) {
+        self.wake = None;
+        while self.events.recv().await.is_some() {}
+    }
+}
+
+/// Writes until no more chunks come, then closes standard output.
+fn write_all_of(
+    mut waiting: mpsc::Receiver<Bytes>,
+    mut woken: PipeReader,
+    events: &mpsc::UnboundedSender<Event>,
+) -> io::Result<()> {
+    while wait_for_chunk(&mut woken)? {
+        if let Some(chunk) = waiting.blocking_recv() {
+            write_whole(&chunk)?;
+            // Nobody listens any more: the process is about to end.
+            let _ = events.send(Event::Written(chunk.len() as u64));
+        }
+    }
+    // The end of the wake pipe also comes when the process gives up: only a close is one.
+    if waiting.is_closed() { Ok(()) } else { close_stdout() }
+}
+
+/// False when no more will come.
+///
+/// # Errors
+/// [`io::ErrorKind::BrokenPipe`] as soon as nobody reads standard output any more.
+fn wait_for_chunk(woken: &mut PipeReader) -> io::Result<bool> {
+    loop {
+        let watched = stdout();
+        let mut waits = [
+            // Errors and hang-ups are reported unasked; a file or /dev/null never reports any.
+            PollFd::new(&watched, PollFlags::empty()),
+            PollFd::new(woken, PollFlags::IN),
+        ];
+        match poll(&mut waits, None) {
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(_) if !waits[0].revents().is_empty() => {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            Ok(_) => return Ok(woken.read(&mut [0])? > 0),
+        }
+    }
+}
+
+fn write_whole(mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(stdout(), bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            // Some other process that shares the descriptor made it non-blocking.
+            Err(Errno::AGAIN) => wait_for_room()?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn wait_for_room() -> io::Result<()> {
+    match poll(&mut [PollFd::new(&stdout(), PollFlags::OUT)], None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Puts /dev/null in the place of standard output: an empty place would be taken by whatever is
+/// opened next.
+fn close_stdout() -> io::Result<()> {
+    let null = open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(dup2_stdout(null)?)
+}

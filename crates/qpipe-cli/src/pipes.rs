@@ -1,0 +1,227 @@
+//! Opening the ends that a command works with, and taking leave of the peer.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use qpipe::{
+    Cause, End, Ends, Node, NodeOptions, Nobody, OpenOptions, OpenTarget, PipeError, PipeReader,
+    PipeWriter, Session, Ticket, interface_addresses,
+};
+use qpipe_proto::ticket::{Address, Grant, TICKET_ADDRESSES_MAX};
+
+use crate::{
+    args::PipeArgs,
+    dial::Way,
+    ending::Label,
+    exit::Exit,
+    host::ThisHost,
+    pump::Stopped,
+    say,
+    signals::Signals,
+    target::{Place, command_for},
+};
+
+/// How long the peer is given to hear how a pipe ended before the process does.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// The same when a signal is waiting to be died of.
+const FAREWELL_OF_SIGNAL: Duration = Duration::from_secs(2);
+
+/// An open pipe, or two.
+pub struct Opened {
+    /// The node that carries them.
+    pub node: Node,
+    /// What messages call them.
+    pub label: Label,
+    /// The end to write, if asked for.
+    pub writer: Option<PipeWriter>,
+    /// The end to read, if asked for.
+    pub reader: Option<PipeReader>,
+}
+
+impl Opened {
+    /// The end to write.
+    ///
+    /// # Errors
+    /// None was asked for.
+    pub fn take_writer(&mut self) -> anyhow::Result<PipeWriter> {
+        self.writer.take().context("the other host opened no end to write")
+    }
+
+    /// The end to read.
+    ///
+    /// # Errors
+    /// None was asked for.
+    pub fn take_reader(&mut self) -> anyhow::Result<PipeReader> {
+        self.reader.take().context("the other host opened no end to read")
+    }
+
+    /// Gives the peer time to hear how everything ended, then closes the node.
+    pub async fn farewell(self, exit: Exit, signals: &mut Signals) {
+        let is_signal = matches!(exit, Exit::Signal(_)) && exit != Exit::broken_pipe();
+        let within = if is_signal { FAREWELL_OF_SIGNAL } else { FAREWELL };
+        tokio::select! {
+            report = self.node.close(within) => if report.cut > 0 {
+                say::error(format_args!(
+                    "the other host did not confirm the end of {} in {} s: it may take it for cut \
+                     off",
+                    self.label,
+                    within.as_secs()
+                ));
+            },
+            // Whoever sends a second one does not want to wait.
+            _ = signals.next() => {}
+        }
+    }
+}
+
+/// Opens what the command line asks for: `end` is the end that this command holds.
+///
+/// # Errors
+/// The target is wrong, or cannot be reached.
+pub async fn open(args: &PipeArgs, end: End) -> anyhow::Result<Opened> {
+    let this = ThisHost::load()?;
+    let place = Place::parse(args.target.as_deref(), end, &this.config)?;
+    let label = place.label();
+    let (way, target, secret) = match place {
+        Place::Anonymous => return offer(args, end, &this).await,
+        Place::Local(name) => (Way::to_own_node(&this).await?, OpenTarget::Name(name), None),
+        Place::Remote { host, name } => (Way::to(&host, &this)?, OpenTarget::Name(name), None),
+        Place::Ticket(ticket) => {
+            let secret = ticket.secret().clone();
+            (Way::by_ticket(&ticket), OpenTarget::Ticket(secret.clone()), Some(secret))
+        }
+    };
+    let node = start(args, &this, false)?;
+    let session = way.connect(&node, &this, secret.as_ref(), args.accept_new).await?;
+    say::detail(format_args!(
+        "connected to {} ({}/udp)",
+        session.peer().host(),
+        session.remote_address()
+    ));
+    let (writer, reader) = open_ends(&session, end, target, args.no_wait)
+        .await
+        .with_context(|| format!("cannot open {label}"))?;
+    Ok(Opened { node, label, writer, reader })
+}
+
+/// Waits until somebody is at the other end, if the user set a time for that.
+///
+/// # Errors
+/// Nobody came in time, or the pipe is over.
+pub async fn await_partner(
+    joined: impl Future<Output = Result<(), PipeError>>,
+    timeout: Option<Duration>,
+) -> Result<(), Stopped> {
+    let Some(timeout) = timeout else { return Ok(()) };
+    match tokio::time::timeout(timeout, joined).await {
+        Ok(joined) => joined.map_err(Stopped::Pipe),
+        Err(_) => Err(Stopped::NoPartner),
+    }
+}
+
+/// What the other end is told when this one stops for its own reasons.
+pub fn cause_of(stopped: &Stopped) -> Cause {
+    match stopped {
+        Stopped::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Cause::ReaderClosed
+        }
+        Stopped::Input(_) | Stopped::Output(_) => Cause::Io,
+        Stopped::NoPartner => Cause::TimedOut,
+        Stopped::Signal(_) => Cause::Interrupted,
+        Stopped::Pipe(error) => error.cause(),
+    }
+}
+
+/// The addresses to name in a ticket: those the user names, then those of this host.
+///
+/// # Errors
+/// This host's addresses cannot be listed.
+pub fn ticket_addresses(
+    advertise: &[Address],
+    bound: &[SocketAddr],
+) -> anyhow::Result<Vec<Address>> {
+    let own = interface_addresses(bound).context("cannot list this host's addresses")?;
+    let mut addresses = Vec::new();
+    for address in advertise.iter().chain(&own) {
+        if !addresses.contains(address) {
+            addresses.push(address.clone());
+        }
+    }
+    addresses.truncate(TICKET_ADDRESSES_MAX);
+    Ok(addresses)
+}
+
+/// A node of this process alone.
+fn start(args: &PipeArgs, this: &ThisHost, accepts: bool) -> anyhow::Result<Node> {
+    let options = NodeOptions {
+        listen: args.at.listen.clone(),
+        memory: this.memory(args.memory),
+        accepts,
+        ..NodeOptions::default()
+    };
+    let node = Node::start(this.identity.process()?, options, Arc::new(Nobody));
+    node.context("is another program using the port? --listen names another one")
+}
+
+async fn open_ends(
+    session: &Session,
+    end: End,
+    target: OpenTarget,
+    no_wait: bool,
+) -> Result<(Option<PipeWriter>, Option<PipeReader>), qpipe::OpenError> {
+    let options = OpenOptions { no_wait };
+    Ok(match end {
+        End::Duplex => {
+            let (writer, reader) = session.open_duplex(target, options).await?;
+            (Some(writer), Some(reader))
+        }
+        End::Read => (None, Some(session.open_reader(target, options).await?)),
+        End::Write => (Some(session.open_writer(target, options).await?), None),
+    })
+}
+
+/// Makes an anonymous pipe, shows the command for the other host, and waits for that to be run.
+async fn offer(args: &PipeArgs, end: End, this: &ThisHost) -> anyhow::Result<Opened> {
+    let node = start(args, this, true)?;
+    let granted = match end {
+        End::Duplex => End::Duplex,
+        End::Read => End::Write,
+        End::Write => End::Read,
+    };
+    let mut offer = node.offer(granted, None).context("cannot make a ticket")?;
+    let advertise = [&args.at.advertise[..], &this.config.node.advertise[..]].concat();
+    let addresses = ticket_addresses(&advertise, &node.local_addresses())?;
+    let ticket = Ticket::new(
+        addresses,
+        node.fingerprint(),
+        offer.secret().clone(),
+        Grant::Pipe(granted),
+        None,
+    )?;
+    say::note("run this on the other host:");
+    say::show(format_args!("qpipe {} {ticket}", command_for(granted)));
+    let taken = offer.taken();
+    let taken = match args.timeout {
+        None => taken.await,
+        Some(timeout) => match tokio::time::timeout(timeout, taken).await {
+            Ok(taken) => taken,
+            Err(_) => bail!(
+                "nobody used the ticket in {}: run the command on the other host sooner, or give \
+                 --timeout more",
+                humantime::format_duration(timeout)
+            ),
+        },
+    };
+    let Some(Ends { session, writer, reader }) = taken else {
+        bail!("the node was closed before anybody used the ticket");
+    };
+    let (peer, from) = (session.peer().host(), session.remote_address());
+    say::detail(format_args!("the ticket was used by {peer} ({from}/udp)"));
+    Ok(Opened { node, label: Label::Anonymous, writer, reader })
+}

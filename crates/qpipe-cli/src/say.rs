@@ -1,0 +1,123 @@
+//! What the user is told. This is the one file that writes to standard error, where sentences go,
+//! and the one place that writes short answers to standard output, where data goes.
+
+use std::{
+    env, fmt,
+    io::{self, IsTerminal, Write},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+};
+
+use indicatif::ProgressBar;
+
+/// Sets how much is said: nothing but errors if `quiet`, more with each step of `verbose`.
+pub fn configure(quiet: bool, verbose: u8) {
+    QUIET.store(quiet, Ordering::Relaxed);
+    VERBOSE.store(verbose, Ordering::Relaxed);
+}
+
+/// Whether `-q` was given.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// Whether standard error is a terminal that takes colours and the user has not said NO_COLOR.
+pub fn takes_colour() -> bool {
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb
+}
+
+/// Says what went wrong, whatever `-q` says.
+pub fn error(what: impl fmt::Display) {
+    let prefix = if takes_colour() { "\x1b[1;31mqpipe:\x1b[0m " } else { "qpipe: " };
+    write_lines(prefix, &what.to_string());
+}
+
+/// Says what is good to know; not with `-q`.
+pub fn note(what: impl fmt::Display) {
+    if !is_quiet() {
+        write_lines("qpipe: ", &what.to_string());
+    }
+}
+
+/// Says what only those want to know who asked with `-v`.
+pub fn detail(what: impl fmt::Display) {
+    if VERBOSE.load(Ordering::Relaxed) > 0 {
+        write_lines("qpipe: ", &what.to_string());
+    }
+}
+
+/// Shows something to copy, such as a command for the other host: nothing stands before it, and
+/// `-q` does not keep it back.
+pub fn show(what: impl fmt::Display) {
+    write_lines("", &what.to_string());
+}
+
+/// Writes an answer and a line's end to standard output.
+///
+/// # Errors
+/// What the system says, a broken pipe among it.
+pub fn answer(text: impl fmt::Display) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    stdout.flush()
+}
+
+/// The text without anything that a terminal would obey: control characters, and those that turn
+/// the direction of writing around. For whatever comes from a peer, a ticket or a file.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|character| if is_obeyed(character) { '\u{fffd}' } else { character }).collect()
+}
+
+/// Keeps messages and this progress line from overwriting each other.
+pub fn keep_clear_of(bar: ProgressBar) {
+    // A command has one progress line; a second one would only be drawn less well.
+    let _ = BAR.set(bar);
+}
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+static VERBOSE: AtomicU8 = AtomicU8::new(0);
+static BAR: OnceLock<ProgressBar> = OnceLock::new();
+
+fn is_obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{61c}'
+            | '\u{200e}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}')
+}
+
+/// Lines that follow the first one are indented. A message that cannot be written is lost: there
+/// is nobody left to tell.
+fn write_lines(prefix: &str, text: &str) {
+    let lines: Vec<String> = text.lines().map(clean).collect();
+    let message = format!("{prefix}{}\n", lines.join("\n  "));
+    let write = || {
+        let _ = io::stderr().lock().write_all(message.as_bytes());
+    };
+    match BAR.get() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_replaced() {
+        assert_eq!(clean("\u{1b}[31mred\u{7}"), "\u{fffd}[31mred\u{fffd}");
+        assert_eq!(clean("a\nb\rc\td"), "a\u{fffd}b\u{fffd}c\u{fffd}d");
+        assert_eq!(clean("\u{9b}2J\u{202e}txt"), "\u{fffd}2J\u{fffd}txt");
+    }
+
+    #[test]
+    fn other_text_stays_as_it_is() {
+        assert_eq!(clean("qpipe: grüße, 世界 ✓"), "qpipe: grüße, 世界 ✓");
+    }
+}

@@ -1,0 +1,14 @@
+//! What this program is.
+
+/// Its version.
+pub const SHORT: &str = env!("CARGO_PKG_VERSION");
+
+/// Its version and what it was built from, on lines of their own.
+pub const LONG: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit ",
+    env!("QPIPE_COMMIT"),
+    "\nprotocol qpipe/1\nTLS rustls ",
+    env!("QPIPE_RUSTLS"),
+    " with aws-lc-rs",
+);

@@ -1,0 +1,157 @@
+//! What a session has to say, and when: messages, events, timers.
+
+use std::time::{Duration, Instant};
+
+use super::{Event, LocalEnd, Pipe, Session};
+use crate::cause::Cause;
+use crate::fact::Kinds;
+use crate::id::{PipeId, Ranges};
+use crate::limits::{CONSUMED_DELAY_MS, FACTS_PER_MESSAGE_MAX, SETTLED_RANGES_MAX};
+use crate::wire::{Bye, ControlMessage, FactsMessage};
+
+impl Session {
+    /// The next control message to send.
+    pub fn poll_message(&mut self) -> Option<ControlMessage> {
+        if self.lost.is_some() {
+            return None;
+        }
+        let facts = self.next_facts();
+        if !facts.is_empty() {
+            return Some(ControlMessage::Facts(facts));
+        }
+        if self.owes_bye() {
+            self.bye.said = true;
+            return Some(ControlMessage::Bye(Bye { opens_seen: self.allowance.heard() }));
+        }
+        None
+    }
+
+    /// Whether [`Session::poll_message`] has something to give.
+    pub fn has_message(&self) -> bool {
+        let settled = self.unsettled.iter().any(|ranges| !ranges.is_empty());
+        let facts = !self.untold.is_empty() || settled || self.allowance.is_due();
+        self.lost.is_none() && (facts || self.owes_bye())
+    }
+
+    /// Whether so many Settled wait to be told that no more facts should be read until some are:
+    /// a peer that does not read its answers is not to fill memory with them (ruling 11).
+    pub fn is_congested(&self) -> bool {
+        self.unsettled.iter().map(Ranges::len).sum::<usize>() >= SETTLED_RANGES_MAX
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        if let Event::Changed(id) = event
+            && let Some(pipe) = self.pipes.get_mut(&id)
+        {
+            pipe.is_announced = false;
+        }
+        Some(event)
+    }
+
+    /// When [`Session::handle_timeout`] wants to be called, if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.lazy_until, self.idle_at, self.groups.deadline()].into_iter().flatten().min()
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.lazy_until.is_some_and(|at| at <= now) {
+            self.lazy_until = None;
+            for id in std::mem::take(&mut self.lazy) {
+                self.tell_consumed(id);
+            }
+        }
+        if self.idle_at.is_some_and(|at| at <= now) {
+            self.return_idle_credit(now);
+        }
+        let late = self.groups.expire(now);
+        self.refuse(&late, Cause::Incomplete);
+    }
+
+    fn owes_bye(&self) -> bool {
+        (self.bye.wanted || self.bye.heard) && !self.bye.said && self.unsettled() == 0
+    }
+
+    fn next_facts(&mut self) -> FactsMessage {
+        let mut message = FactsMessage::default();
+        while message.pipes.len() < FACTS_PER_MESSAGE_MAX
+            && let Some(id) = self.untold.pop_front()
+        {
+            let Some(pipe) = self.pipes.get_mut(&id) else { continue };
+            pipe.is_queued = false;
+            let kinds = std::mem::take(&mut pipe.untold);
+            if !kinds.is_empty() && !pipe.is_settled {
+                message.pipes.push((id, kinds.select(&pipe.facts)));
+            }
+        }
+        let sides = [self.side, self.side.peer()];
+        for (side, ranges) in sides.into_iter().zip(&mut self.unsettled) {
+            for (first, last) in ranges.take(SETTLED_RANGES_MAX / 4) {
+                message.settled.push((PipeId::nth(side, first), PipeId::nth(side, last)));
+            }
+        }
+        message.opens_allowed = self.allowance.raise();
+        message
+    }
+
+    pub(super) fn mark(&mut self, id: PipeId, kinds: Kinds) {
+        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        if pipe.is_settled || kinds.is_empty() {
+            return;
+        }
+        pipe.untold.add(kinds);
+        if !pipe.is_queued {
+            pipe.is_queued = true;
+            self.untold.push_back(id);
+        }
+    }
+
+    fn tell_consumed(&mut self, id: PipeId) {
+        if let Some(Pipe { end: LocalEnd::Read(end), facts, .. }) = self.pipes.get_mut(&id)
+            && end.owes_consumed(facts)
+        {
+            end.told(facts);
+            self.mark(id, Kinds::CONSUMED);
+        }
+    }
+
+    pub(super) fn tell_consumed_soon(&mut self, id: PipeId, now: Instant) {
+        self.lazy.insert(id);
+        let until = now + Duration::from_millis(CONSUMED_DELAY_MS);
+        self.lazy_until.get_or_insert(until);
+    }
+
+    /// A write end was used: some time later it may have idle credit to give back.
+    pub(super) fn watch_idle(&mut self, id: PipeId) {
+        if let Some(Pipe { end: LocalEnd::Write(end), facts, .. }) = self.pipes.get(&id)
+            && let Some(at) = end.idle_at(facts)
+            && self.idle.insert(id)
+        {
+            self.idle_at = Some(self.idle_at.map_or(at, |other| other.min(at)));
+        }
+    }
+
+    fn return_idle_credit(&mut self, now: Instant) {
+        let mut next: Option<Instant> = None;
+        let mut back = Vec::new();
+        self.idle.retain(|id| {
+            let Some(Pipe { end: LocalEnd::Write(end), facts, .. }) = self.pipes.get_mut(id) else {
+                return false;
+            };
+            let Some(at) = end.idle_at(facts) else { return false };
+            if at <= now {
+                facts.returned = end.give_back(facts);
+                back.push(*id);
+                return false;
+            }
+            next = Some(next.map_or(at, |next| next.min(at)));
+            true
+        });
+        self.idle_at = next;
+        for id in back {
+            self.mark(id, Kinds::RETURNED);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Reads a QUIC stream in any order and gives its bytes in order.
+//!
+//! quinn's ordered reads end the connection after 1,024 gaps, which a fast lossy path reaches;
+//! unordered ones do not, and count what is out of order as read, so that a hole does not close the
+//! window.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use quinn::{ReadError, RecvStream, VarInt};
+
+/// What is taken from quinn in one go, in bytes.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// What an out-of-order piece is charged beyond its bytes: its place in the map.
+const PIECE_OVERHEAD_BYTES: u64 = 64;
+
+/// Smaller out-of-order pieces are copied, so that they do not pin the datagrams around them.
+const COPY_BYTES_MAX: usize = 16 * 1024;
+
+/// A stream, read in any order.
+pub(crate) struct Assembler {
+    recv: RecvStream,
+    next: u64,
+    pieces: BTreeMap<u64, Bytes>,
+    /// What `pieces` are charged.
+    held: u64,
+}
+
+/// What reading gave.
+#[derive(Debug)]
+pub(crate) enum Assembled {
+    /// The next bytes of the stream, in order.
+    Bytes(Vec<Bytes>),
+    /// The stream's FIN, after all its bytes.
+    Fin,
+}
+
+/// Why a stream cannot be read on.
+#[derive(Debug)]
+pub(crate) enum ReadFailure {
+    /// More is out of order than a well-behaved peer can send.
+    Overrun,
+    /// quinn's word.
+    Quic(ReadError),
+}
+
+impl Assembler {
+    pub(crate) fn new(recv: RecvStream) -> Assembler {
+        Assembler { recv, next: 0, pieces: BTreeMap::new(), held: 0 }
+    }
+
+    /// Reads what is there; holds at most `held_max` bytes that are out of order.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        held_max: u64,
+    ) -> Poll<Result<Assembled, ReadFailure>> {
+        let mut out = Vec::new();
+        let mut taken = 0;
+        while taken < BATCH_BYTES {
+            // A read that is dropped unfinished has taken nothing.
+            let read = pin!(self.recv.read_chunk(usize::MAX, false)).poll(cx);
+            match read {
+                Poll::Pending if out.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+                Poll::Ready(Ok(Some(chunk))) => {
+                    taken += chunk.bytes.len();
+                    self.place(chunk.offset, chunk.bytes, &mut out);
+                    if self.held > held_max {
+                        return Poll::Ready(Err(ReadFailure::Overrun));
+                    }
+                }
+                // The end is reported again at the next call.
+                Poll::Ready(_) if !out.is_empty() => break,
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(Assembled::Fin)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(ReadFailure::Quic(error))),
+            }
+        }
+        if out.is_empty() {
+            // All of a full batch was out of order: come back for more.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(Assembled::Bytes(out)))
+    }
+
+    /// Waits for the next bytes.
+    ///
+    /// # Cancel safety
+    /// Bytes are either returned or still to be read.
+    pub(crate) async fn read(&mut self, held_max: u64) -> Result<Assembled, ReadFailure> {
+        std::future::poll_fn(|cx| self.poll_read(cx, held_max)).await
+    }
+
+    /// Tells the peer to send no more.
+    pub(crate) fn stop(&mut self, code: VarInt) {
+        // An error says that the stream is over, which is what is wanted.
+        let _ = self.recv.stop(code);
+    }
+
+    fn place(&mut self, offset: u64, bytes: Bytes, out: &mut Vec<Bytes>) {
+        if offset != self.next {
+            self.held += bytes.len() as u64 + PIECE_OVERHEAD_BYTES;
+            let bytes =
+                if bytes.len() < COPY_BYTES_MAX { Bytes::copy_from_slice(&bytes) } else { bytes };
+            self.pieces.insert(offset, bytes);
+            return;
+        }
+        self.next += bytes.len() as u64;
+        out.push(bytes);
+        while let Some(entry) = self.pieces.first_entry()
+            && *entry.key() == self.next
+        {
+            let bytes = entry.remove();
+            self.held -= bytes.len() as u64 + PIECE_OVERHEAD_BYTES;
+            self.next += bytes.len() as u64;
+            out.push(bytes);
+        }
+    }
+}

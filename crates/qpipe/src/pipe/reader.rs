@@ -1,0 +1,202 @@
+//! The read end of a pipe.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use qpipe_proto::{Cause, PipeId};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::{Opened, ending, over, opened, wait};
+use crate::clock;
+use crate::error::PipeError;
+use crate::link::Link;
+use crate::session::Session;
+
+/// The read end of a pipe.
+///
+/// EOF is given only after every byte that the writer wrote, with the right checksum; a writer that
+/// ended in any other way is an error, after the bytes that came through. Dropping the reader breaks
+/// the pipe: its writer's writes fail with EPIPE.
+///
+/// What [`AsyncRead`] hands over is consumed. [`PipeReader::read_chunk`] leaves it to the caller to
+/// say so, with [`PipeReader::consume`], once the bytes are where they have to be.
+pub struct PipeReader {
+    link: Arc<Link>,
+    id: PipeId,
+    taken: u64,
+    consumed: u64,
+}
+
+impl PipeReader {
+    pub(crate) fn new(link: Arc<Link>, id: PipeId) -> PipeReader {
+        PipeReader { link, id, taken: 0, consumed: 0 }
+    }
+
+    /// The next bytes, at most `max`; `None` is EOF. They are not consumed by this: see
+    /// [`PipeReader::consume`].
+    ///
+    /// # Errors
+    /// The pipe ended without EOF ([`PipeError`]).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: bytes are either returned or still to be read.
+    pub async fn read_chunk(&mut self, max: usize) -> io::Result<Option<Bytes>> {
+        poll_fn(|cx| self.poll_chunk(cx, max)).await
+    }
+
+    /// Says that `bytes` more of those that [`PipeReader::read_chunk`] gave are consumed: handed to
+    /// the reading program, or written without error. The writer's `finish` waits for this.
+    pub fn consume(&mut self, bytes: u64) {
+        self.consumed = (self.consumed + bytes).min(self.taken);
+        let consumed = self.consumed;
+        self.link.with(|state| {
+            let rtt = state.rtt;
+            state.session.consume(self.id, consumed, clock::now(), rtt);
+        });
+    }
+
+    /// Waits until the other node has accepted the open.
+    ///
+    /// # Errors
+    /// It refused, or the pipe is over for another reason.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn accepted(&self) -> Result<(), PipeError> {
+        opened(&self.link, self.id, false, Opened::Accepted).await
+    }
+
+    /// Waits until a writer is at the other end, as the open of a FIFO does.
+    ///
+    /// # Errors
+    /// As [`PipeReader::accepted`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn joined(&self) -> Result<(), PipeError> {
+        opened(&self.link, self.id, false, Opened::Joined).await
+    }
+
+    /// Waits until the pipe is over: EOF, or an error, is what reads will give after the bytes that
+    /// are here.
+    ///
+    /// # Errors
+    /// The pipe ended without EOF.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn over(&self) -> Result<(), PipeError> {
+        over(&self.link, self.id, false).await
+    }
+
+    /// Waits until the writer's node has heard how the pipe ended, or is lost. A process that exits
+    /// earlier may leave its writer in doubt. Without a bound of its own.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn settled(&self) {
+        poll_fn(|cx| {
+            let mut state = self.link.lock();
+            if state.session.is_settled(self.id) {
+                return Poll::Ready(());
+            }
+            wait(&mut state, self.id, cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Breaks the pipe with a cause: what the writer hears. Without effect after its end.
+    pub fn close(self, cause: Cause) {
+        self.stop(cause);
+    }
+
+    /// As [`PipeReader::close`], for a reader that is still to be asked whether it is
+    /// [settled](PipeReader::settled).
+    pub fn stop(&self, cause: Cause) {
+        self.link.with(|state| state.session.close_read(self.id, cause));
+    }
+
+    /// Bytes handed over.
+    pub fn delivered(&self) -> u64 {
+        self.taken
+    }
+
+    /// Asks for a window of at least `bytes`: how far beyond what was consumed the writer may go. A
+    /// relay does, whose readers are further away than this node.
+    pub fn widen(&self, bytes: u64) {
+        self.link.with(|state| state.session.widen(self.id, bytes));
+    }
+
+    /// XXH3-64 of everything received so far.
+    pub fn checksum(&self) -> u64 {
+        self.link.lock().readers.get(&self.id).map_or(0, |side| side.checksum())
+    }
+
+    /// States that a partner is there: what the opener's `joined` waits for. For nodes that accept
+    /// an open before they have a partner for it.
+    pub fn join(&self) {
+        self.link.with(|state| state.session.join(self.id));
+    }
+
+    /// The session that carries the pipe.
+    pub fn session(&self) -> Session {
+        Session::new(self.link.clone())
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<Option<Bytes>>> {
+        let mut state = self.link.lock();
+        if let Some(side) = state.readers.get_mut(&self.id)
+            && let Some(piece) = side.queue.pop(max.max(1))
+        {
+            self.taken += piece.len() as u64;
+            return Poll::Ready(Ok(Some(piece)));
+        }
+        match ending(&state, self.id, false) {
+            Some(Ok(())) => Poll::Ready(Ok(None)),
+            Some(Err(error)) => Poll::Ready(Err(error.into())),
+            None => {
+                wait(&mut state, self.id, cx);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncRead for PipeReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let piece = std::task::ready!(self.poll_chunk(cx, buffer.remaining()))?;
+        if let Some(piece) = piece {
+            buffer.put_slice(&piece);
+            self.consume(piece.len() as u64);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for PipeReader {
+    fn drop(&mut self) {
+        self.link.with(|state| {
+            state.session.close_read(self.id, Cause::ReaderClosed);
+            state.release_reader(self.id);
+        });
+    }
+}
+
+impl fmt::Debug for PipeReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipeReader").field("id", &self.id).field("taken", &self.taken).finish()
+    }
+}

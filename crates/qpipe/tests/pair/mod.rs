@@ -1,0 +1,95 @@
+//! Two nodes in one process, with real QUIC over loopback between them.
+
+#![allow(dead_code, unreachable_pub)]
+
+use std::sync::Arc;
+
+use qpipe::identity::{HostIdentity, PeerIdentity};
+use qpipe::tls::ExpectedHost;
+use qpipe::{
+    Address, End, Ends, Node, NodeOptions, Nobody, OpenOptions, OpenTarget, Peer, PipeReader,
+    PipeWriter, Session,
+};
+
+/// A node with a key of its own, listening on a free port of 127.0.0.1.
+pub fn node(memory: u64) -> Node {
+    let identity = HostIdentity::ephemeral().unwrap().node();
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let options = NodeOptions { listen, memory, ..NodeOptions::default() };
+    Node::start(identity, options, Arc::new(Nobody)).unwrap()
+}
+
+/// How to dial `node`.
+pub fn peer(node: &Node) -> Peer {
+    let address = Address::try_from(node.local_addresses()[0]).unwrap();
+    let expected = ExpectedHost::Is(node.fingerprint());
+    Peer { name: "peer".to_owned(), addresses: vec![address], expected }
+}
+
+/// Two nodes with a session between them.
+pub struct Pair {
+    pub dialler: Node,
+    pub acceptor: Node,
+    pub session: Session,
+}
+
+pub const MEMORY: u64 = 256 << 20;
+
+impl Pair {
+    pub async fn new() -> Pair {
+        Pair::with_memory(MEMORY).await
+    }
+
+    pub async fn with_memory(memory: u64) -> Pair {
+        let (dialler, acceptor) = (node(memory), node(memory));
+        // A session begins with a ticket; its pipe is closed again at once.
+        let mut offer = acceptor.offer(End::Write, None).unwrap();
+        let session = dialler.connect(&peer(&acceptor), Some(offer.secret())).await.unwrap();
+        let target = OpenTarget::Ticket(offer.secret().clone());
+        let mut writer = session.open_writer(target, OpenOptions::default()).await.unwrap();
+        let mut ends = offer.taken().await.unwrap();
+        let mut reader = ends.reader.take().unwrap();
+        writer.close();
+        assert!(reader.read_chunk(1).await.unwrap().is_none());
+        writer.finish().await.unwrap();
+        Pair { dialler, acceptor, session }
+    }
+
+    /// A pipe whose writer opened it.
+    pub async fn pipe(&self) -> (PipeWriter, PipeReader) {
+        let (writer, _, ends) = self.open(End::Write).await;
+        (writer.unwrap(), ends.reader.unwrap())
+    }
+
+    /// A pipe whose reader opened it.
+    pub async fn pipe_from_reader(&self) -> (PipeWriter, PipeReader) {
+        let (_, reader, ends) = self.open(End::Read).await;
+        (ends.writer.unwrap(), reader.unwrap())
+    }
+
+    /// Whatever `end` grants.
+    pub async fn open(&self, end: End) -> (Option<PipeWriter>, Option<PipeReader>, Ends) {
+        let mut offer = self.acceptor.offer(end, None).unwrap();
+        let target = OpenTarget::Ticket(offer.secret().clone());
+        let options = OpenOptions::default();
+        let (writer, reader) = match end {
+            End::Duplex => {
+                let (writer, reader) = self.session.open_duplex(target, options).await.unwrap();
+                (Some(writer), Some(reader))
+            }
+            End::Read => (None, Some(self.session.open_reader(target, options).await.unwrap())),
+            End::Write => (Some(self.session.open_writer(target, options).await.unwrap()), None),
+        };
+        (writer, reader, offer.taken().await.unwrap())
+    }
+
+    pub fn acceptor_identity(&self) -> PeerIdentity {
+        self.session.peer()
+    }
+}
+
+/// Bytes that show any slip: each depends on its place.
+pub fn pattern(seed: u64, from: u64, length: usize) -> Vec<u8> {
+    let byte = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed).rotate_left(29) as u8;
+    (from..from + length as u64).map(byte).collect()
+}
