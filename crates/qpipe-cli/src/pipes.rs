@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long the peer is given to hear how a pipe ended before the process does.
-const FAREWELL: Duration = Duration::from_secs(3);
+pub const FAREWELL: Duration = Duration::from_secs(3);
 
 /// The same when a signal is waiting to be died of.
 const FAREWELL_OF_SIGNAL: Duration = Duration::from_secs(2);

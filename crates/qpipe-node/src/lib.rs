@@ -1,1 +1,55 @@
-//! .
+//! A host's qpipe node: named pipes, access rules, and the files that it keeps.
+//!
+//! [`Serve`] is the node that `qpipe serve` runs: it listens, lets in whom `authorized.toml` lists
+//! or an invitation admits, and joins the two ends of each named pipe ([`relay`]). It holds no
+//! policy about bytes; what a pipe promises is kept by the library and the protocol core.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`Serve`], `names`, `relay` | the serving node: who opened which name, and the join of two legs |
+//! | [`HomeAccess`] | who may do what, from the files of a [`Home`] |
+//! | [`Home`], [`Config`], [`Authorized`], [`Invitations`], [`AuditLog`], [`ServeLock`] | files |
+
+#![forbid(unsafe_code)]
+
+mod access;
+mod alias;
+mod audit;
+mod authorized;
+mod config;
+mod disk;
+mod document;
+mod home;
+mod invitation;
+mod local;
+mod lock;
+mod names;
+mod relay;
+mod rule;
+mod serve;
+mod size;
+
+pub use access::HomeAccess;
+pub use alias::{ALIAS_TEXT_BYTES_MAX, Alias, ParseAliasError};
+pub use audit::{
+    AUDIT_FIELD_CHARS_MAX, AUDIT_FILE_BYTES_MAX, AuditEntry, AuditError, AuditLog, Outcome,
+};
+pub use authorized::{
+    AUTHORIZED_FILE_BYTES_MAX, AddPeerError, Authorized, AuthorizedFile, PATTERNS_PER_LIST_MAX,
+    PEERS_MAX, PeerRules, add_peer, remove_peer,
+};
+pub use config::{
+    CONFIG_FILE_BYTES_MAX, Config, KnownHost, NodeConfig, PinHostError, pin_host, remove_host,
+};
+pub use document::{EditError, ReadError};
+pub use home::{Home, HomeError};
+pub use invitation::{
+    INVITATION_RULES_MAX, INVITATIONS_PENDING_MAX, Invitation, InvitationError, Invitations,
+    RedeemError,
+};
+pub use local::local_peer;
+pub use lock::{ServeInfo, ServeLock, ServeLockError, running_serve};
+pub use names::{INCARNATIONS_PER_NAME_MAX, NAMES_MAX};
+pub use rule::{ParseRuleError, Rule, Verb};
+pub use serve::{DEFAULT_LISTEN, Enrolment, Serve, ServeError, ServeOptions};
+pub use size::{ByteSize, ParseByteSizeError};

@@ -188,7 +188,8 @@ impl ReadEnd {
     /// The Closed that is due now that the reader consumed what there was, if it is.
     pub(crate) fn closing(&self, facts: &Facts) -> Option<Closed> {
         let end = facts.end?;
-        if facts.closed.is_some() || facts.consumed < end.length {
+        // Before it is accepted nothing is consumed, not even a pipe of no bytes.
+        if facts.closed.is_some() || facts.consumed < end.length || self.share.is_none() {
             return None;
         }
         let kind = match end.kind {

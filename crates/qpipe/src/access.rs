@@ -35,7 +35,12 @@ impl Access for Nobody {
         false
     }
 
-    fn redeem(&self, _: &Secret, _: &PeerIdentity, _: SocketAddr) -> Result<Option<Enrolled>, Cause> {
+    fn redeem(
+        &self,
+        _: &Secret,
+        _: &PeerIdentity,
+        _: SocketAddr,
+    ) -> Result<Option<Enrolled>, Cause> {
         Ok(None)
     }
 }

@@ -86,7 +86,9 @@ impl PipeError {
 
     fn kind(&self) -> io::ErrorKind {
         match self {
-            PipeError::Aborted { .. } | PipeError::Failed { .. } => io::ErrorKind::ConnectionAborted,
+            PipeError::Aborted { .. } | PipeError::Failed { .. } => {
+                io::ErrorKind::ConnectionAborted
+            }
             PipeError::Broken { .. } => io::ErrorKind::BrokenPipe,
             PipeError::Corrupt { .. } => io::ErrorKind::InvalidData,
             PipeError::Refused { cause: Cause::NotAllowed | Cause::Ticket | Cause::Revoked } => {

@@ -35,7 +35,7 @@ pub use error::PipeError;
 pub use node::{
     CloseReport, DialError, Ends, Node, NodeOptions, Offer, Peer, StartError, interface_addresses,
 };
-pub use pipe::{PipeReader, PipeWriter, Pumping};
+pub use pipe::{PipeReader, PipeWriter, Pumping, ReaderWatch, WriterWatch};
 pub use session::{IncomingOpen, OpenError, OpenOptions, Session, SessionEnd};
 
 pub use qpipe_proto::fact::OpenTarget;

@@ -221,7 +221,8 @@ impl IncomingOpen {
             }
             state.session.accept(&ids, clock::now())
         })?;
-        let mut ends = Ends { session: Session::new(self.link.clone()), writer: None, reader: None };
+        let mut ends =
+            Ends { session: Session::new(self.link.clone()), writer: None, reader: None };
         for (id, open) in &self.members {
             match open.opener {
                 Opener::Reader => {

@@ -92,7 +92,8 @@ async fn a_writer_without_a_reader_that_reads_waits() {
     let pair = Pair::new().await;
     let (mut writer, mut reader) = pair.pipe().await;
     let mut written = 0;
-    while let Ok(n) = tokio::time::timeout(Duration::from_millis(300), writer.write(&[3; 4096])).await
+    while let Ok(n) =
+        tokio::time::timeout(Duration::from_millis(300), writer.write(&[3; 4096])).await
     {
         written += n.unwrap();
     }

@@ -27,19 +27,17 @@ pub async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
         opened = pipes::open(&args, End::Duplex) => opened?,
         signal = signals.next() => return Ok(Exit::Signal(signal)),
     };
-    let (mut writer, mut reader) = (opened.take_writer()?, opened.take_reader()?);
-    let both = async {
-        await_partner(writer.joined(), args.timeout).await?;
-        Ok(tokio::join!(send(&mut writer, &args), receive(&mut reader, &args)))
-    };
+    let (mut writer, mut reader) = (Some(opened.take_writer()?), opened.take_reader()?);
     let (sent, received) = tokio::select! {
-        both = both => both.unwrap_or_else(|stopped| (Err(stopped), Ok(0))),
+        both = exchange(&mut writer, &mut reader, &args) => both,
         signal = signals.next() => (Err(Stopped::Signal(signal)), Err(Stopped::Signal(signal))),
     };
-    // Without effect on an end that is over.
-    let cause = sent.as_ref().err().map_or(Cause::WriterDropped, cause_of);
-    writer.abort(cause);
-    reader.close(cause);
+    if let (Some(writer), Err(stopped)) = (writer.take(), &sent) {
+        writer.abort(cause_of(stopped));
+    }
+    if let Err(stopped) = &received {
+        reader.close(cause_of(stopped));
+    }
     let sent = ending::of_send(&opened.label, sent).tell();
     let received = ending::of_recv(&opened.label, received, false).tell();
     let exit = sent.and(received);
@@ -47,25 +45,47 @@ pub async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
+type Outcome = Result<u64, Stopped>;
+
+async fn exchange(
+    writer: &mut Option<PipeWriter>,
+    reader: &mut PipeReader,
+    args: &PipeArgs,
+) -> (Outcome, Outcome) {
+    if let Err(stopped) = await_partner(reader.joined(), args.timeout).await {
+        reader.stop(cause_of(&stopped));
+        return (Err(stopped), Ok(0));
+    }
+    tokio::join!(send(writer, args), receive(reader, args))
+}
+
 /// Sends standard input. What goes wrong here ends this direction at once, and not the other.
-async fn send(writer: &mut PipeWriter, args: &PipeArgs) -> Result<u64, Stopped> {
-    let mut input = Input::start().map_err(Stopped::Input)?;
+async fn send(end: &mut Option<PipeWriter>, args: &PipeArgs) -> Outcome {
+    let Some(writer) = end else { return Ok(0) };
     let mut throttle = Throttle::new(args.rate, args.burst);
+    let mut input = Input::start().map_err(Stopped::Input)?;
     let outcome = pump::send_all(&mut input, writer, &mut throttle, &Progress::none()).await;
+    let written = writer.written();
     match outcome {
+        Ok(()) => Ok(written),
         // The far program is done and took everything we had: nothing was lost. The kernel would
         // not tell before the next write either, which never comes.
         Err(Stopped::Pipe(PipeError::Broken { cause: Cause::ReaderClosed, consumed }))
-            if consumed == writer.written() && input.is_drained() =>
+            if consumed == written && input.is_drained() =>
         {
             Ok(consumed)
         }
-        outcome => outcome.map(|()| writer.written()),
+        Err(stopped) => {
+            if let Some(writer) = end.take() {
+                writer.abort(cause_of(&stopped));
+            }
+            Err(stopped)
+        }
     }
 }
 
 /// Writes what comes back; its end is told to standard output's reader at once.
-async fn receive(reader: &mut PipeReader, args: &PipeArgs) -> Result<u64, Stopped> {
+async fn receive(reader: &mut PipeReader, args: &PipeArgs) -> Outcome {
     let mut output = Output::start().map_err(Stopped::Output)?;
     let mut throttle = Throttle::new(args.rate, args.burst);
     let outcome = pump::receive_all(reader, &mut output, &mut throttle, &Progress::none()).await;

@@ -2,14 +2,14 @@
 
 mod completions;
 mod duplex;
-mod invite;
+
 mod join;
 mod key;
 mod looped;
 mod man;
 mod recv;
 mod send;
-mod serve;
+
 mod trust;
 
 use std::future::Future;
@@ -27,14 +27,14 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Completions { shell } => completions::run(shell),
         Command::Duplex(args) => wait_for(duplex::run(args)),
-        Command::Invite(args) => wait_for(invite::run(args)),
+        Command::Invite(_) => unreachable!(),
         Command::Join(args) => wait_for(join::run(args)),
         Command::Key(command) => key::run(command),
         Command::Loop(args) => wait_for(looped::run(args)),
         Command::Man { dir } => man::run(&dir),
         Command::Recv(args) => wait_for(recv::run(args)),
         Command::Send(args) => wait_for(send::run(args)),
-        Command::Serve(args) => wait_for(serve::run(args)),
+        Command::Serve(_) => unreachable!(),
         Command::Trust(command) => trust::run(command),
     }
 }

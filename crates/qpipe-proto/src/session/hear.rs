@@ -336,7 +336,7 @@ impl Session {
     }
 
     /// An End was heard: a read end that consumed everything may be over.
-    fn look_at_end(&mut self, id: PipeId) {
+    pub(super) fn look_at_end(&mut self, id: PipeId) {
         let Some(Pipe { end: LocalEnd::Read(end), facts, .. }) = self.pipes.get_mut(&id) else {
             return;
         };

@@ -219,6 +219,7 @@ impl Session {
             }
             self.watch_idle(*id);
             self.mark(*id, kinds);
+            self.look_at_end(*id);
             self.announce(*id);
         }
         Ok(())

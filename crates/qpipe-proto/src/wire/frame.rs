@@ -8,6 +8,8 @@
 //! A chunk's length never takes eight bytes, so the first byte 0xFF is free to mark the trailer. A
 //! chunk of length 0 is an error. What is not ended by a trailer is cut, whatever QUIC says of it.
 
+use std::ops::RangeInclusive;
+
 use bytes::{Buf, Bytes};
 use prost::Message;
 
@@ -90,7 +92,7 @@ impl FrameReader {
             match self.state {
                 State::HeaderLength => {
                     let Some(length) = self.length(input) else { return Ok(None) };
-                    self.state = State::Header(bounded(length, STREAM_HEADER_BYTES_MAX)?);
+                    self.state = State::Header(bounded(length, 0..=STREAM_HEADER_BYTES_MAX)?);
                 }
                 State::Header(length) => {
                     let Some(bytes) = self.gather(input, length) else { return Ok(None) };
@@ -120,7 +122,7 @@ impl FrameReader {
                 }
                 State::TrailerLength => {
                     let Some(length) = self.length(input) else { return Ok(None) };
-                    self.state = State::Trailer(bounded(length, STREAM_TRAILER_BYTES_MAX)?);
+                    self.state = State::Trailer(bounded(length, 1..=STREAM_TRAILER_BYTES_MAX)?);
                 }
                 State::Trailer(length) => {
                     let Some(bytes) = self.gather(input, length) else { return Ok(None) };
@@ -188,9 +190,9 @@ fn parse_header(bytes: &[u8]) -> Result<StreamHeader, MalformedMessage> {
     })
 }
 
-fn bounded(length: u64, max: usize) -> Result<usize, FrameError> {
+fn bounded(length: u64, allowed: RangeInclusive<usize>) -> Result<usize, FrameError> {
     match usize::try_from(length) {
-        Ok(length) if length <= max => Ok(length),
+        Ok(length) if allowed.contains(&length) => Ok(length),
         _ => Err(MalformedMessage("a header or trailer of an impossible length").into()),
     }
 }

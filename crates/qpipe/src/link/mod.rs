@@ -166,6 +166,12 @@ impl Link {
     }
 }
 
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("peer", &self.peer).field("session", &self.session_id).finish()
+    }
+}
+
 /// Waits for the connection's end, and ends the session when all that arrived was read.
 async fn watch(link: Arc<Link>) {
     let reason = link.conn.closed().await;

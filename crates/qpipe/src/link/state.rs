@@ -92,6 +92,10 @@ impl Wakers {
             self.0.push(cx.waker().clone());
         }
     }
+
+    fn wake(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
 }
 
 impl State {
@@ -208,6 +212,7 @@ impl State {
     pub(crate) fn release_writer(&mut self, id: PipeId) {
         self.session.release(id);
         if let Some(side) = self.writers.get_mut(&id) {
+            side.waiting.wake();
             side.is_released = true;
             if !side.has_carrier {
                 self.writers.remove(&id);
@@ -218,10 +223,9 @@ impl State {
     /// The program let go of a read end.
     pub(crate) fn release_reader(&mut self, id: PipeId) {
         self.session.release(id);
-        if let Some(side) = self.readers.remove(&id)
-            && let Some(waker) = side.carrier
-        {
-            waker.wake();
+        if let Some(mut side) = self.readers.remove(&id) {
+            side.waiting.wake();
+            side.carrier.into_iter().for_each(Waker::wake);
         }
     }
 

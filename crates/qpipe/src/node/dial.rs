@@ -382,7 +382,8 @@ async fn resolve(addresses: &[Address]) -> Result<Vec<SocketAddr>, DialError> {
     for address in addresses {
         match address.host() {
             Host::Ip(ip) => found.push(SocketAddr::new(*ip, address.port())),
-            Host::Dns(name) => match tokio::net::lookup_host((name.as_str(), address.port())).await {
+            Host::Dns(name) => match tokio::net::lookup_host((name.as_str(), address.port())).await
+            {
                 Ok(addresses) => found.extend(interleave(addresses.collect())),
                 Err(source) => {
                     failure = Some(DialError::Resolve { host: name.to_string(), source });

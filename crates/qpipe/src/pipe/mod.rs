@@ -2,10 +2,12 @@
 
 mod fd;
 mod reader;
+mod watch;
 mod writer;
 
 pub use fd::Pumping;
 pub use reader::PipeReader;
+pub use watch::{ReaderWatch, WriterWatch};
 pub use writer::PipeWriter;
 
 use std::future::poll_fn;
@@ -67,6 +69,10 @@ async fn over(link: &Arc<Link>, id: PipeId, writes: bool) -> Result<(), PipeErro
         let mut state = link.lock();
         if let Some(ending) = ending(&state, id, writes) {
             return Poll::Ready(ending);
+        }
+        if state.session.facts(id).is_none() {
+            // Let go of, settled and forgotten while a watch still looked.
+            return Poll::Ready(Ok(()));
         }
         wait(&mut state, id, cx);
         Poll::Pending

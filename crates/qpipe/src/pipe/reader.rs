@@ -11,7 +11,7 @@ use bytes::Bytes;
 use qpipe_proto::{Cause, PipeId};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{Opened, ending, over, opened, wait};
+use super::{Opened, ReaderWatch, ending, opened, over, wait};
 use crate::clock;
 use crate::error::PipeError;
 use crate::link::Link;
@@ -127,10 +127,9 @@ impl PipeReader {
         self.taken
     }
 
-    /// Asks for a window of at least `bytes`: how far beyond what was consumed the writer may go. A
-    /// relay does, whose readers are further away than this node.
-    pub fn widen(&self, bytes: u64) {
-        self.link.with(|state| state.session.widen(self.id, bytes));
+    /// A handle that looks at this end while it is in use elsewhere.
+    pub fn watch(&self) -> ReaderWatch {
+        ReaderWatch::new(self.link.clone(), self.id)
     }
 
     /// XXH3-64 of everything received so far.

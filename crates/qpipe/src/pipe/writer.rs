@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use qpipe_proto::fact::EndKind;
 use qpipe_proto::limits::{CHUNK_BYTES_MAX, PIPE_BUF};
 use qpipe_proto::{Cause, PipeId};
 use tokio::io::AsyncWrite;
 
-use super::{Opened, over, opened, wait};
+use super::{Opened, WriterWatch, opened, over, wait};
 use crate::clock;
 use crate::error::PipeError;
-use crate::link::{Link, carry_out};
+use crate::link::{Link, State, carry_out};
 use crate::session::Session;
 
 /// The write end of a pipe.
@@ -124,33 +125,9 @@ impl PipeWriter {
         self.link.lock().session.facts(self.id).map_or(0, |facts| facts.consumed_at_least())
     }
 
-    /// Waits until [`PipeWriter::consumed`] is more than `than`, and returns it.
-    ///
-    /// # Errors
-    /// The pipe is over.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn consumed_beyond(&self, than: u64) -> Result<u64, PipeError> {
-        poll_fn(|cx| {
-            let mut state = self.link.lock();
-            let consumed =
-                state.session.facts(self.id).map_or(0, |facts| facts.consumed_at_least());
-            if consumed > than {
-                return Poll::Ready(Ok(consumed));
-            }
-            if let Some(ending) = super::ending(&state, self.id, true) {
-                return Poll::Ready(ending.map(|()| consumed));
-            }
-            wait(&mut state, self.id, cx);
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// How far beyond what was consumed the reader's node lets the writer go, in bytes.
-    pub fn window(&self) -> u64 {
-        self.link.lock().session.write_window(self.id)
+    /// A handle that looks at this end while it is in use elsewhere.
+    pub fn watch(&self) -> WriterWatch {
+        WriterWatch::new(self.link.clone(), self.id)
     }
 
     /// XXH3-64 of everything written.
@@ -196,7 +173,7 @@ impl PipeWriter {
             // Taken whole or not at all, so that another writer's bytes cannot come between.
             let whole = if wanted as u64 <= PIPE_BUF { wanted } else { 1 };
             if (state.session.room(self.id, wanted as u64) as usize) < whole {
-                if let Some(Err(error)) = super::ending(state, self.id, true) {
+                if let Some(error) = closed_to_writes(state, self.id) {
                     return Err(Some(error));
                 }
                 wait(state, self.id, cx);
@@ -222,6 +199,19 @@ impl PipeWriter {
             Err(None) => Poll::Pending,
         }
     }
+}
+
+/// Why nothing can be written any more, if that is so.
+fn closed_to_writes(state: &State, id: PipeId) -> Option<PipeError> {
+    if let Some(Err(error)) = super::ending(state, id, true) {
+        return Some(error);
+    }
+    let facts = state.session.facts(id)?;
+    let cause = match facts.end?.kind {
+        EndKind::Aborted(cause) => cause,
+        EndKind::Eof => Cause::Protocol,
+    };
+    Some(PipeError::Failed { cause, consumed: facts.consumed_at_least() })
 }
 
 impl AsyncWrite for PipeWriter {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use qpipe::identity::{HostIdentity, PeerIdentity};
 use qpipe::tls::ExpectedHost;
 use qpipe::{
-    Address, End, Ends, Node, NodeOptions, Nobody, OpenOptions, OpenTarget, Peer, PipeReader,
+    Address, End, Ends, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, Peer, PipeReader,
     PipeWriter, Session,
 };
 

@@ -1,0 +1,160 @@
+//! Who may do what on a node, from the files of its home. Every grant and refusal is audited.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use qpipe::identity::PeerIdentity;
+use qpipe::{Access, Cause, Enrolled, Fingerprint, PipeName, Secret};
+use tokio::sync::mpsc;
+
+use crate::audit::{AuditEntry, AuditLog, Outcome};
+use crate::authorized::{Authorized, AuthorizedFile, PeerRules, add_peer};
+use crate::document::ReadError;
+use crate::home::Home;
+use crate::invitation::{Invitation, Invitations};
+use crate::rule::Verb;
+use crate::serve::Enrolment;
+
+/// Access as `authorized.toml` and the pending invitations of a home give it.
+#[derive(Debug)]
+pub struct HomeAccess {
+    home: Home,
+    host: Fingerprint,
+    rules: Mutex<AuthorizedFile>,
+    invitations: Invitations,
+    audit: AuditLog,
+    /// Bounded by invitations, which are ([`crate::INVITATIONS_PENDING_MAX`]).
+    enrolled: mpsc::UnboundedSender<Enrolment>,
+}
+
+impl HomeAccess {
+    /// Reads the files of `home`, whose host key is `host`. Who joins is told on `enrolled`.
+    ///
+    /// # Errors
+    /// `authorized.toml` cannot be read.
+    pub fn open(
+        home: &Home,
+        host: Fingerprint,
+        enrolled: mpsc::UnboundedSender<Enrolment>,
+    ) -> Result<HomeAccess, ReadError> {
+        Ok(HomeAccess {
+            home: home.clone(),
+            host,
+            rules: Mutex::new(AuthorizedFile::open(home.authorized_file())?),
+            invitations: Invitations::new(home.invitation_dir()),
+            audit: AuditLog::new(home.audit_file()),
+            enrolled,
+        })
+    }
+
+    /// Reads `authorized.toml` again if it changed; true if there are new rules.
+    ///
+    /// # Errors
+    /// The changed file is broken: the rules before it stay. Told once for each broken version.
+    pub fn refresh(&self) -> Result<bool, ReadError> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).refresh()
+    }
+
+    /// Whether a peer may send to, or receive from, a name. The host's own key may do everything.
+    pub fn allows(&self, peer: &PeerIdentity, verb: Verb, name: &PipeName) -> bool {
+        let host = peer.host();
+        host == self.host || self.rules().rules_for(&host).is_some_and(|r| r.may(verb, name))
+    }
+
+    /// Writes the answer to an open into the audit log.
+    pub fn note_open(
+        &self,
+        peer: &PeerIdentity,
+        remote: SocketAddr,
+        verb: Verb,
+        name: &PipeName,
+        refused: Option<Cause>,
+    ) {
+        let cause = refused.map_or(String::new(), |cause| cause.to_string());
+        self.note(peer, remote, verb.as_str(), name.as_str(), refused.is_none(), &cause);
+    }
+
+    fn rules(&self) -> Arc<Authorized> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).current().clone()
+    }
+
+    fn note(
+        &self,
+        peer: &PeerIdentity,
+        remote: SocketAddr,
+        verb: &str,
+        what: &str,
+        is_granted: bool,
+        cause: &str,
+    ) {
+        let rules = self.rules();
+        let host = peer.host();
+        let name = rules.rules_for(&host).and_then(|rules| rules.name.as_ref());
+        let entry = AuditEntry {
+            time: SystemTime::now(),
+            verb,
+            peer: Some(&host),
+            name: name.map(|name| name.as_str()),
+            remote: Some(remote),
+            what,
+            outcome: if is_granted { Outcome::Granted } else { Outcome::Refused },
+            cause,
+        };
+        if let Err(error) = self.audit.record(&entry) {
+            tracing::warn!(%error, "the audit log cannot be written");
+        }
+    }
+
+    fn enrol(&self, peer: &PeerIdentity, invitation: &Invitation) -> Result<Enrolled, Cause> {
+        let name = Some(invitation.alias.clone());
+        let rules = PeerRules::new(peer.host(), name, invitation.rules.iter().cloned());
+        if let Err(error) = add_peer(&self.home.authorized_file(), &rules) {
+            tracing::warn!(%error, "an invited peer could not be added to authorized.toml");
+            return Err(Cause::NotAllowed);
+        }
+        if let Err(error) = self.refresh() {
+            tracing::warn!(%error, "authorized.toml cannot be read");
+        }
+        let of = |verb| {
+            let rules = invitation.rules.iter().filter(move |rule| rule.verb == verb);
+            rules.map(|rule| rule.pattern.to_string()).collect()
+        };
+        let name = invitation.alias.to_string();
+        Ok(Enrolled { name, send: of(Verb::Send), recv: of(Verb::Recv) })
+    }
+}
+
+impl Access for HomeAccess {
+    fn knows(&self, peer: &PeerIdentity) -> bool {
+        if let Err(error) = self.refresh() {
+            tracing::warn!(%error, "authorized.toml is broken: the rules before it stay in force");
+        }
+        self.rules().rules_for(&peer.host()).is_some()
+    }
+
+    fn redeem(
+        &self,
+        secret: &Secret,
+        peer: &PeerIdentity,
+        from: SocketAddr,
+    ) -> Result<Option<Enrolled>, Cause> {
+        let hash = secret.hash();
+        match self.invitations.redeem(&hash, &peer.host(), SystemTime::now()) {
+            Ok(invitation) => {
+                let enrolled = self.enrol(peer, &invitation);
+                let cause = enrolled.as_ref().err().map_or(String::new(), Cause::to_string);
+                self.note(peer, from, "join", invitation.alias.as_str(), enrolled.is_ok(), &cause);
+                let enrolled = enrolled?;
+                let name = enrolled.name.clone();
+                // Nobody may listen: most serving nodes do not wait for anybody to join.
+                let _ = self.enrolled.send(Enrolment { name, key: peer.host(), secret: hash });
+                Ok(Some(enrolled))
+            }
+            Err(error) => {
+                self.note(peer, from, "join", "", false, &error.cause());
+                Ok(None)
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The serving node of a host.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use qpipe::identity::{HostIdentity, IdentityError, PeerIdentity};
+use qpipe::{
+    Cause, CloseReport, Ends, Fingerprint, IncomingOpen, Node, NodeOptions, OpenTarget, PipeName,
+    ReaderWatch, StartError, WriterWatch,
+};
+use qpipe_proto::ticket::{DEFAULT_PORT, SecretHash};
+use tokio::sync::mpsc;
+
+use crate::access::HomeAccess;
+use crate::document::ReadError;
+use crate::home::Home;
+use crate::lock::{ServeLock, ServeLockError};
+use crate::names::{Names, Shape};
+use crate::rule::Verb;
+
+/// Where a serving node listens unless told otherwise: UDP 7473 of IPv4 and IPv6.
+pub const DEFAULT_LISTEN: [SocketAddr; 2] = [
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT),
+    SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT),
+];
+
+/// How often `authorized.toml` is looked at: a rule that was taken away ends its pipes.
+const RULES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How a serving node is set up.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// UDP addresses to listen on; empty: [`DEFAULT_LISTEN`], of which IPv6 may be missing.
+    pub listen: Vec<SocketAddr>,
+    /// Memory for pipes, in bytes.
+    pub memory: u64,
+}
+
+/// Why a serving node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The host's key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Another one serves this home, or the home cannot be used.
+    #[error(transparent)]
+    Lock(#[from] ServeLockError),
+    /// `authorized.toml`.
+    #[error(transparent)]
+    Rules(#[from] ReadError),
+    /// The sockets.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// A peer that joined by an invitation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolment {
+    /// What it is called here.
+    pub name: String,
+    /// Its key.
+    pub key: Fingerprint,
+    /// Which invitation it used.
+    pub secret: SecretHash,
+}
+
+/// The serving node of a host: it holds the home's lock and the host's key.
+#[derive(Debug)]
+pub struct Serve {
+    node: Node,
+    access: Arc<HomeAccess>,
+    names: Names,
+    legs: Mutex<Vec<Leg>>,
+    enrolments: tokio::sync::Mutex<mpsc::UnboundedReceiver<Enrolment>>,
+    _lock: ServeLock,
+}
+
+/// An end of a named pipe that a peer holds, as long as it may.
+#[derive(Debug)]
+struct Leg {
+    peer: PeerIdentity,
+    verb: Verb,
+    name: PipeName,
+    end: LegEnd,
+}
+
+enum LegEnd {
+    Reads(ReaderWatch),
+    Writes(WriterWatch),
+}
+
+impl Serve {
+    /// Starts serving `home`, inside of a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub fn start(home: &Home, options: ServeOptions) -> Result<Serve, ServeError> {
+        let lock = ServeLock::acquire(home)?;
+        let identity = HostIdentity::load_or_create(&home.key_dir())?.node();
+        let (sender, enrolments) = mpsc::unbounded_channel();
+        let access = Arc::new(HomeAccess::open(home, identity.host(), sender)?);
+        let listen = if options.listen.is_empty() { default_listen() } else { options.listen };
+        let options =
+            NodeOptions { listen, memory: options.memory, accepts: true, takes_names: true };
+        let node = Node::start(identity, options, access.clone())?;
+        lock.publish(&node.local_addresses())?;
+        Ok(Serve {
+            node,
+            access,
+            names: Names::default(),
+            legs: Mutex::default(),
+            enrolments: tokio::sync::Mutex::new(enrolments),
+            _lock: lock,
+        })
+    }
+
+    /// The node itself.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Serves until the node is closed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: no open is lost.
+    pub async fn run(&self) {
+        let mut interval = tokio::time::interval(RULES_INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                open = self.node.next_open() => match open {
+                    Some(open) => self.answer(open),
+                    None => return,
+                },
+                _ = interval.tick() => self.reload(),
+            }
+        }
+    }
+
+    /// The next peer that joins by an invitation.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn next_enrolment(&self) -> Option<Enrolment> {
+        self.enrolments.lock().await.recv().await
+    }
+
+    /// Reads `authorized.toml` again if it changed. Pipes that are no longer allowed are closed
+    /// with the cause `revoked`.
+    pub fn reload(&self) {
+        match self.access.refresh() {
+            Ok(false) => {}
+            Ok(true) => self.revoke(),
+            Err(error) => {
+                tracing::warn!(%error, "authorized.toml is broken: the rules before it stay");
+            }
+        }
+    }
+
+    /// Stops: waits at most `within` for pipes that are open, then cuts them.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: sessions are left closing.
+    pub async fn stop(&self, within: Duration) -> CloseReport {
+        self.node.close(within).await
+    }
+
+    fn answer(&self, open: IncomingOpen) {
+        let OpenTarget::Name(name) = open.target().clone() else {
+            return open.refuse(Cause::Ticket);
+        };
+        let Some(shape) = Shape::of(open.shape()) else { return open.refuse(Cause::Protocol) };
+        let (peer, remote) = (open.peer(), open.remote_address());
+        let verdict = self.judge(&peer, &name, shape, open.no_wait());
+        for verb in verbs(shape) {
+            self.access.note_open(&peer, remote, *verb, &name, verdict.err());
+        }
+        match verdict {
+            Err(cause) => open.refuse(cause),
+            Ok(()) => {
+                let Ok(ends) = open.accept() else { return };
+                self.keep(peer, &name, &ends);
+                self.names.enter(&name, shape, ends);
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        peer: &PeerIdentity,
+        name: &PipeName,
+        shape: Shape,
+        no_wait: bool,
+    ) -> Result<(), Cause> {
+        if !verbs(shape).iter().all(|verb| self.access.allows(peer, *verb, name)) {
+            return Err(Cause::NotAllowed);
+        }
+        self.names.check(name, shape, no_wait)
+    }
+
+    fn keep(&self, peer: PeerIdentity, name: &PipeName, ends: &Ends) {
+        let mut legs = self.legs.lock().unwrap_or_else(PoisonError::into_inner);
+        legs.retain(|leg| !leg.end.is_over());
+        let mut add = |verb, end| legs.push(Leg { peer, verb, name: name.clone(), end });
+        if let Some(reader) = &ends.reader {
+            add(Verb::Send, LegEnd::Reads(reader.watch()));
+        }
+        if let Some(writer) = &ends.writer {
+            add(Verb::Recv, LegEnd::Writes(writer.watch()));
+        }
+    }
+
+    fn revoke(&self) {
+        let mut legs = self.legs.lock().unwrap_or_else(PoisonError::into_inner);
+        legs.retain(|leg| {
+            let is_allowed = self.access.allows(&leg.peer, leg.verb, &leg.name);
+            if !is_allowed {
+                leg.end.revoke();
+            }
+            is_allowed && !leg.end.is_over()
+        });
+    }
+}
+
+impl LegEnd {
+    fn is_over(&self) -> bool {
+        match self {
+            LegEnd::Reads(watch) => watch.is_over(),
+            LegEnd::Writes(watch) => watch.is_over(),
+        }
+    }
+
+    fn revoke(&self) {
+        match self {
+            LegEnd::Reads(watch) => watch.stop(Cause::Revoked),
+            LegEnd::Writes(watch) => watch.abort(Cause::Revoked),
+        }
+    }
+}
+
+impl std::fmt::Debug for LegEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            LegEnd::Reads(_) => "read here",
+            LegEnd::Writes(_) => "written here",
+        })
+    }
+}
+
+/// What a peer does that opens a group of this shape.
+fn verbs(shape: Shape) -> &'static [Verb] {
+    match shape {
+        Shape::Duplex => &[Verb::Send, Verb::Recv],
+        Shape::Read => &[Verb::Recv],
+        Shape::Write => &[Verb::Send],
+    }
+}
+
+/// [`DEFAULT_LISTEN`], without IPv6 on a host that has none.
+fn default_listen() -> Vec<SocketAddr> {
+    let has_ipv6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    DEFAULT_LISTEN.into_iter().filter(|address| address.is_ipv4() || has_ipv6).collect()
+}

@@ -1,0 +1,98 @@
+//! Values that proptest draws.
+
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+use qpipe_proto::cause::Cause;
+use qpipe_proto::fact::{
+    Answer, Closed, ClosedKind, End, EndKind, Facts, Group, Limit, Open, OpenTarget, Opener,
+};
+use qpipe_proto::hello::{Enrolled, Limits, SessionId};
+use qpipe_proto::wire::{Bye, ControlMessage, FactsMessage, Hello};
+use qpipe_proto::{PipeId, Secret};
+
+pub(crate) fn id(number: u64) -> PipeId {
+    PipeId::new(number).unwrap()
+}
+
+pub(crate) fn cause() -> impl Strategy<Value = Cause> {
+    prop_oneof![proptest::sample::select(Cause::ALL), (100u32..).prop_map(Cause::Other)]
+}
+
+pub(crate) fn end(bytes: impl Strategy<Value = u64>) -> impl Strategy<Value = End> {
+    let kind = prop_oneof![Just(EndKind::Eof), cause().prop_map(EndKind::Aborted)];
+    (kind, bytes, any::<u64>()).prop_map(|(kind, length, checksum)| End { kind, length, checksum })
+}
+
+pub(crate) fn closed(bytes: impl Strategy<Value = u64>) -> impl Strategy<Value = Closed> {
+    let kind = prop_oneof![
+        Just(ClosedKind::Aborted),
+        Just(ClosedKind::Complete),
+        Just(ClosedKind::Corrupt),
+        cause().prop_map(ClosedKind::Broken),
+    ];
+    (kind, bytes).prop_map(|(kind, consumed)| Closed { kind, consumed })
+}
+
+pub(crate) fn open() -> impl Strategy<Value = Open> {
+    let target = prop_oneof![
+        any::<[u8; 16]>().prop_map(|bytes| OpenTarget::Ticket(Secret::from_bytes(bytes))),
+        "[a-z0-9]{1,20}(/[a-z0-9]{1,20}){0,3}"
+            .prop_map(|name| OpenTarget::Name(name.parse().unwrap())),
+    ];
+    let opener = prop_oneof![Just(Opener::Reader), Just(Opener::Writer)];
+    (opener, target, any::<bool>(), 0..=PipeId::MAX, any::<u32>()).prop_map(
+        |(opener, target, no_wait, first, size)| Open {
+            opener,
+            target,
+            no_wait,
+            group: Group { first: id(first), size },
+        },
+    )
+}
+
+pub(crate) fn facts() -> impl Strategy<Value = Facts> {
+    let answer = prop_oneof![Just(Answer::Accepted), cause().prop_map(Answer::Refused)];
+    let limit =
+        || of((any::<u64>(), any::<u64>()).prop_map(|(number, offset)| Limit { number, offset }));
+    let ends = (of(end(any::<u64>())), of(closed(any::<u64>())));
+    (of(open()), of(answer), any::<bool>(), ends, limit(), limit(), any::<u64>()).prop_map(
+        |(open, answer, joined, (end, closed), limit, returned, consumed)| Facts {
+            open,
+            answer,
+            joined,
+            end,
+            limit,
+            returned,
+            consumed,
+            closed,
+        },
+    )
+}
+
+pub(crate) fn control_message() -> impl Strategy<Value = ControlMessage> {
+    let range = (0..=PipeId::MAX / 4, 0..=PipeId::MAX / 4)
+        .prop_map(|(first, more)| (id(first), id(first + 2 * more)));
+    let pipe = (0..=PipeId::MAX, facts()).prop_map(|(number, facts)| (id(number), facts));
+    let facts = (vec(pipe, 0..5), of(1u64..), vec(range, 0..5))
+        .prop_map(|(pipes, opens_allowed, settled)| FactsMessage { pipes, opens_allowed, settled });
+    let limits = (any::<u64>(), any::<u64>())
+        .prop_map(|(initial_limit, opens_allowed)| Limits { initial_limit, opens_allowed });
+    let enrolled = ("\\PC{0,20}", vec("\\PC{0,20}", 0..3), vec("\\PC{0,20}", 0..3))
+        .prop_map(|(name, send, recv)| Enrolled { name, send, recv });
+    let hello =
+        (vec(any::<u32>(), 0..4), any::<[u8; 16]>(), limits, of(any::<[u8; 16]>()), of(enrolled))
+            .prop_map(|(versions, session, limits, ticket, enrolled)| Hello {
+                versions,
+                session: SessionId(session),
+                limits,
+                ticket: ticket.map(Secret::from_bytes),
+                enrolled,
+                software: "test".to_owned(),
+            });
+    prop_oneof![
+        any::<u64>().prop_map(|opens_seen| ControlMessage::Bye(Bye { opens_seen })),
+        facts.prop_map(ControlMessage::Facts),
+        hello.prop_map(ControlMessage::Hello),
+    ]
+}

@@ -1,0 +1,13 @@
+//! The protocol core against an oracle: facts, wire format, hostile peers, and two sessions that
+//! talk to each other.
+
+mod control;
+mod crossings;
+mod drawn;
+mod facts;
+mod frames;
+mod hostile;
+mod hostile_streams;
+mod pair;
+mod scale;
+mod world;

@@ -1,0 +1,140 @@
+//! Handles that look at an end of a pipe while somebody else uses it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use qpipe_proto::{Cause, PipeId};
+
+use super::{ending, over, wait};
+use crate::clock;
+use crate::error::PipeError;
+use crate::link::Link;
+
+/// Looks at a write end. It does not keep the pipe open.
+#[derive(Clone, Debug)]
+pub struct WriterWatch {
+    link: Arc<Link>,
+    id: PipeId,
+}
+
+/// Looks at a read end, and consumes on behalf of whoever the bytes were handed to. It does not keep
+/// the pipe open.
+#[derive(Clone, Debug)]
+pub struct ReaderWatch {
+    link: Arc<Link>,
+    id: PipeId,
+}
+
+impl WriterWatch {
+    pub(super) fn new(link: Arc<Link>, id: PipeId) -> WriterWatch {
+        WriterWatch { link, id }
+    }
+
+    /// Waits until the pipe is over. One that was let go of and is settled is over without error.
+    ///
+    /// # Errors
+    /// As [`super::PipeWriter::over`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn over(&self) -> Result<(), PipeError> {
+        over(&self.link, self.id, true).await
+    }
+
+    /// Whether the pipe is over.
+    pub fn is_over(&self) -> bool {
+        let state = self.link.lock();
+        state.session.facts(self.id).is_none() || ending(&state, self.id, true).is_some()
+    }
+
+    /// Bytes that the reader consumed, as far as this node has heard.
+    pub fn consumed(&self) -> u64 {
+        self.link.lock().session.facts(self.id).map_or(0, |facts| facts.consumed_at_least())
+    }
+
+    /// Waits until [`WriterWatch::consumed`] is more than `than`, and returns it.
+    ///
+    /// # Errors
+    /// The pipe is over, in whatever way, with nothing more consumed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn consumed_beyond(&self, than: u64) -> Result<u64, Result<(), PipeError>> {
+        poll_fn(|cx| {
+            let mut state = self.link.lock();
+            let consumed =
+                state.session.facts(self.id).map_or(0, |facts| facts.consumed_at_least());
+            if consumed > than {
+                return Poll::Ready(Ok(consumed));
+            }
+            if let Some(ending) = ending(&state, self.id, true) {
+                return Poll::Ready(Err(ending));
+            }
+            if state.session.facts(self.id).is_none() {
+                return Poll::Ready(Err(Ok(())));
+            }
+            wait(&mut state, self.id, cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// How far beyond what was consumed the reader's node lets the writer go, in bytes.
+    pub fn window(&self) -> u64 {
+        self.link.lock().session.write_window(self.id)
+    }
+
+    /// Aborts the pipe, as [`super::PipeWriter::abort`].
+    pub fn abort(&self, cause: Cause) {
+        self.link.with(|state| state.session.abort(self.id, cause));
+    }
+}
+
+impl ReaderWatch {
+    pub(super) fn new(link: Arc<Link>, id: PipeId) -> ReaderWatch {
+        ReaderWatch { link, id }
+    }
+
+    /// Waits until the pipe is over. One that was let go of and is settled is over without error.
+    ///
+    /// # Errors
+    /// As [`super::PipeReader::over`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn over(&self) -> Result<(), PipeError> {
+        over(&self.link, self.id, false).await
+    }
+
+    /// Whether the pipe is over.
+    pub fn is_over(&self) -> bool {
+        let state = self.link.lock();
+        state.session.facts(self.id).is_none() || ending(&state, self.id, false).is_some()
+    }
+
+    /// Whether the writer has ended the pipe, or its node is lost: bytes may still wait to be read.
+    pub fn is_ended(&self) -> bool {
+        let state = self.link.lock();
+        state.session.facts(self.id).is_none_or(|facts| facts.end.is_some())
+            || ending(&state, self.id, false).is_some()
+    }
+
+    /// Says that bytes 0..`offset` are consumed.
+    pub fn consume_to(&self, offset: u64) {
+        self.link.with(|state| {
+            let rtt = state.rtt;
+            state.session.consume(self.id, offset, clock::now(), rtt);
+        });
+    }
+
+    /// As [`super::PipeReader::widen`].
+    pub fn widen(&self, bytes: u64) {
+        self.link.with(|state| state.session.widen(self.id, bytes));
+    }
+
+    /// Breaks the pipe, as [`super::PipeReader::stop`].
+    pub fn stop(&self, cause: Cause) {
+        self.link.with(|state| state.session.close_read(self.id, cause));
+    }
+}
