@@ -7,6 +7,7 @@ use qpipe_proto::wire::{ControlDecoder, encode_control};
 use quinn::{SendStream, VarInt};
 
 use super::assembler::{Assembled, Assembler, ReadFailure};
+use super::state::ControlWriter;
 use super::{Link, codes};
 use crate::clock;
 use crate::session::SessionEnd;
@@ -51,14 +52,15 @@ pub(super) async fn write(link: Arc<Link>, mut stream: SendStream) {
             if state.ended.is_some() {
                 return;
             }
-            state.armed = state.session.poll_timeout();
-            state.armed
+            let timeout = state.session.poll_timeout();
+            state.control = ControlWriter::Asleep(timeout);
+            timeout
         };
         match timeout {
             Some(at) => drop(tokio::time::timeout_at(at.into(), changed).await),
             None => changed.await,
         }
-        link.lock().armed = None;
+        link.lock().control = ControlWriter::Awake;
     }
 }
 

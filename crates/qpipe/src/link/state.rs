@@ -27,8 +27,17 @@ pub(crate) struct State {
     /// The connection's round trip, as of a moment ago.
     pub(crate) rtt: Duration,
     pub(crate) ended: Option<SessionEnd>,
-    /// Until when the control stream's writer sleeps, if it does.
-    pub(crate) armed: Option<Instant>,
+    /// What the control stream's writer does.
+    pub(crate) control: ControlWriter,
+}
+
+/// What the task that writes the control stream does, and so whether it has to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ControlWriter {
+    /// It sleeps, until a time or until it is woken.
+    Asleep(Option<Instant>),
+    /// It is about to ask the session for messages and timeouts.
+    Awake,
 }
 
 /// A write end's bytes.
@@ -108,7 +117,7 @@ impl State {
             slots: 0,
             rtt,
             ended: None,
-            armed: None,
+            control: ControlWriter::Awake,
         }
     }
 
@@ -295,9 +304,11 @@ impl State {
                 Event::OpensAllowed => effects.opens_allowed = true,
             }
         }
-        let timeout = self.session.poll_timeout();
-        let is_earlier = timeout.is_some_and(|at| self.armed.is_none_or(|armed| at < armed));
-        effects.has_message = self.session.has_message() || is_earlier;
+        let is_overslept = match (self.control, self.session.poll_timeout()) {
+            (ControlWriter::Asleep(until), Some(at)) => until.is_none_or(|until| at < until),
+            _ => false,
+        };
+        effects.has_message = self.session.has_message() || is_overslept;
         effects
     }
 

@@ -1,0 +1,244 @@
+//! The node under attack, and the honest session that it serves meanwhile.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::panic;
+use std::sync::{Arc, Mutex, Once};
+use std::time::Duration;
+
+use qpipe::identity::{HostIdentity, PeerIdentity};
+use qpipe::tls::ExpectedHost;
+use qpipe::{
+    Access, Address, Cause, Enrolled, Fingerprint, IncomingOpen, Node, NodeOptions, OpenOptions,
+    OpenTarget, Peer, PipeReader, PipeWriter, Secret, Session,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Longer than every deadline of a node: what takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What of the honest pipe is on its way during an attack, in bytes.
+const UNREAD_BYTES: u64 = 5_000;
+
+/// A node under attack. It serves an honest session with a pipe in use.
+pub struct Rig {
+    pub victim: Node,
+    honest: Node,
+    session: Session,
+    writer: PipeWriter,
+    reader: PipeReader,
+    written: u64,
+    read: u64,
+}
+
+/// Whom the node under attack lets in without a ticket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Everybody: the peer is hostile but known.
+    Open,
+    /// The honest host only.
+    Shut,
+}
+
+struct Guests {
+    honest: Fingerprint,
+    door: Door,
+}
+
+impl Access for Guests {
+    fn knows(&self, peer: &PeerIdentity) -> bool {
+        self.door == Door::Open || peer.host() == self.honest
+    }
+
+    fn redeem(
+        &self,
+        _: &Secret,
+        _: &PeerIdentity,
+        _: SocketAddr,
+    ) -> Result<Option<Enrolled>, Cause> {
+        Ok(None)
+    }
+}
+
+impl Rig {
+    /// A node that knows every peer.
+    pub async fn new() -> Rig {
+        Rig::with_door(Door::Open).await
+    }
+
+    /// A node behind `door`.
+    pub async fn with_door(door: Door) -> Rig {
+        watch_for_panics();
+        let honest_identity = HostIdentity::ephemeral().unwrap().node();
+        let guests = Guests { honest: honest_identity.host(), door };
+        let victim = node(HostIdentity::ephemeral().unwrap().node(), Arc::new(guests));
+        let honest = node(honest_identity, Arc::new(qpipe::Nobody));
+        let session = honest.connect(&address_of(&victim), None).await.unwrap();
+        let options = OpenOptions::default();
+        let writer = session.open_writer(name("honest"), options).await.unwrap();
+        let reader = bounded(victim.next_open()).await.unwrap().accept().unwrap().reader.unwrap();
+        let mut rig = Rig { victim, honest, session, writer, reader, written: 0, read: 0 };
+        rig.write(UNREAD_BYTES).await;
+        rig.beat().await;
+        rig
+    }
+
+    /// Where the node listens.
+    pub fn address(&self) -> SocketAddr {
+        self.victim.local_addresses()[0]
+    }
+
+    /// The node as something to dial.
+    pub fn expected(&self) -> ExpectedHost {
+        ExpectedHost::Is(self.victim.fingerprint())
+    }
+
+    /// The next group of opens at the node.
+    pub async fn open(&self) -> IncomingOpen {
+        bounded(self.victim.next_open()).await.unwrap()
+    }
+
+    /// The end to read of the next open, accepted.
+    pub async fn reader(&self) -> PipeReader {
+        self.open().await.accept().unwrap().reader.unwrap()
+    }
+
+    /// The end to write of the next open, accepted.
+    pub async fn writer(&self) -> PipeWriter {
+        self.open().await.accept().unwrap().writer.unwrap()
+    }
+
+    /// The honest pipe carries on.
+    pub async fn beat(&mut self) {
+        self.write(1_000).await;
+        let mut got = [0; 1_000];
+        bounded(self.reader.read_exact(&mut got)).await.unwrap();
+        assert!(got[..] == pattern(self.read, 1_000)[..], "the honest pipe slipped");
+        self.read += 1_000;
+    }
+
+    /// The honest host can still dial, open and be heard.
+    pub async fn welcomes(&self) {
+        let fresh = node(HostIdentity::ephemeral().unwrap().node(), Arc::new(qpipe::Nobody));
+        let mut offer = self.victim.offer(qpipe::End::Write, None).unwrap();
+        let dialling = fresh.connect(&address_of(&self.victim), Some(offer.secret()));
+        let session = bounded(dialling).await.unwrap();
+        let target = OpenTarget::Ticket(offer.secret().clone());
+        let mut writer = session.open_writer(target, OpenOptions::default()).await.unwrap();
+        let mut reader = bounded(offer.taken()).await.unwrap().reader.unwrap();
+        writer.write_all(b"welcome").await.unwrap();
+        writer.close();
+        assert_eq!(read_all(&mut reader).await, (b"welcome".to_vec(), Ok(())));
+        bounded(writer.finish()).await.unwrap();
+        drop((reader, writer));
+        assert_eq!(session.close(PATIENCE).await.cut, 0);
+    }
+
+    /// The honest pipe ends well, and of the hostile peer nothing is left.
+    pub async fn end(mut self) {
+        self.beat().await;
+        self.writer.close();
+        let mut rest = Vec::new();
+        bounded(self.reader.read_to_end(&mut rest)).await.unwrap();
+        assert_eq!(rest.len() as u64, self.written - self.read);
+        assert!(rest == pattern(self.read, rest.len()), "the honest pipe slipped");
+        bounded(self.writer.finish()).await.unwrap();
+        drop((self.writer, self.reader));
+        assert_eq!(self.session.close(PATIENCE).await.cut, 0);
+        drop(self.session);
+        self.honest.close(PATIENCE).await;
+        while let Some(open) = at_once(self.victim.next_open()).await {
+            drop(open);
+        }
+        // A session's reservation is the last to go: nothing committed means no session.
+        eventually("memory is not given back", || self.victim.budget().committed() == (0, 0)).await;
+        assert_no_panic();
+    }
+
+    async fn write(&mut self, bytes: u64) {
+        let content = pattern(self.written, bytes as usize);
+        bounded(self.writer.write_all(&content)).await.unwrap();
+        self.written += bytes;
+    }
+}
+
+/// A node that listens on loopback and hands out opens of names.
+pub fn node(identity: qpipe::identity::Identity, access: Arc<dyn Access>) -> Node {
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let options =
+        NodeOptions { listen, memory: 64 << 20, takes_names: true, ..NodeOptions::default() };
+    Node::start(identity, options, access).unwrap()
+}
+
+/// How to dial `node`.
+pub fn address_of(node: &Node) -> Peer {
+    let addresses = vec![Address::try_from(node.local_addresses()[0]).unwrap()];
+    let expected = ExpectedHost::Is(node.fingerprint());
+    Peer { name: "victim".to_owned(), addresses, expected }
+}
+
+/// A named pipe.
+pub fn name(text: &str) -> OpenTarget {
+    OpenTarget::Name(text.parse().unwrap())
+}
+
+/// Everything that a reader gets, and how it ended.
+pub async fn read_all(reader: &mut PipeReader) -> (Vec<u8>, Result<(), Cause>) {
+    let mut got = Vec::new();
+    let end = bounded(reader.read_to_end(&mut got)).await;
+    let cause = |error| qpipe::PipeError::of(&error).unwrap().cause();
+    (got, end.map(drop).map_err(cause))
+}
+
+/// `future`, which is not allowed to hang.
+pub async fn bounded<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("nothing happens any more")
+}
+
+/// What `future` gives without waiting.
+pub async fn at_once<F: Future>(future: F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// Waits for something that tells nobody when it has happened.
+pub async fn eventually(otherwise: &str, happened: impl Fn() -> bool) {
+    let watch = async {
+        while !happened() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, watch).await.expect(otherwise);
+}
+
+/// Bytes that show any slip: each depends on its place.
+pub fn pattern(from: u64, length: usize) -> Vec<u8> {
+    let byte = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 29) as u8;
+    (from..from + length as u64).map(byte).collect()
+}
+
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Notes every panic that is not a test's own: tokio would swallow one in a task.
+pub fn watch_for_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let is_ours = |l: &panic::Location<'_>| l.file().contains("tests");
+            if !info.location().is_some_and(is_ours) {
+                PANICS.lock().unwrap().push(info.to_string());
+            }
+            usual(info);
+        }));
+    });
+}
+
+/// Fails the test if the library panicked, in whatever task.
+pub fn assert_no_panic() {
+    let panics = PANICS.lock().unwrap();
+    assert!(panics.is_empty(), "the library panicked: {panics:?}");
+}
