@@ -41,7 +41,8 @@ fn commit() -> Option<String> {
 /// The version that the lock file gives the package `rustls`.
 fn rustls_version() -> Option<String> {
     let lock = fs::read_to_string(LOCK_FILE).ok()?;
-    let package = lock.split("[[package]]").find(|entry| entry.contains("\nname = \"rustls\"\n"))?;
+    let package =
+        lock.split("[[package]]").find(|entry| entry.contains("\nname = \"rustls\"\n"))?;
     let (_, rest) = package.split_once("version = \"")?;
     Some(rest.split_once('"')?.0.to_owned())
 }

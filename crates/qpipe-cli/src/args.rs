@@ -18,20 +18,20 @@ use crate::{rate::Rate, version};
     max_term_width = 100,
     after_help = AFTER_HELP,
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Say nothing but errors (and the command for the other host), show no progress
     #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 
     /// Say more: what becomes of pipes (-v), of connections (-vv), everything (-vvv)
     ///
     /// QPIPE_LOG sets the same in the language of tracing's filters, as `qpipe=debug,quinn=info`.
     #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub verbose: u8,
+    pub(crate) verbose: u8,
 
     /// What to do
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What follows the list of commands.
@@ -45,7 +45,7 @@ when the reader has gone; 1 when a pipe was aborted or failed; 2 for wrong usage
 
 /// One thing to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Send standard input into a pipe
     ///
     /// Without a TARGET: into an anonymous pipe; the command for the other host is shown on
@@ -97,87 +97,86 @@ pub enum Command {
 
 /// What `send` and `duplex` take, and `recv` too.
 #[derive(Args, Clone, Debug)]
-pub struct PipeArgs {
+pub(crate) struct PipeArgs {
     /// HOST/NAME, NAME, or a ticket; `-` reads a ticket from standard input (recv only)
     ///
     /// Default: the ticket in $QPIPE_TICKET; if that is not set, an anonymous pipe.
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
 
     /// Fail at once if nobody is at the other end of a named pipe, rather than wait
     #[arg(long)]
-    pub no_wait: bool,
+    pub(crate) no_wait: bool,
 
     /// How long to wait until somebody is at the other end, as 10s, 5min [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
 
     /// The most bytes a second, as 10MiB/s or 500kB/s [default: as many as go]
     #[arg(long)]
-    pub rate: Option<Rate>,
+    pub(crate) rate: Option<Rate>,
 
     /// Bytes that may go at once under --rate, as 1MiB [default: a tenth of a second's]
     #[arg(long, value_name = "SIZE", requires = "rate")]
-    pub burst: Option<ByteSize>,
+    pub(crate) burst: Option<ByteSize>,
 
     /// The most bytes that wait in memory, as 256MiB [default: of config.toml, 256MiB]
     #[arg(long, value_name = "SIZE")]
-    pub memory: Option<ByteSize>,
+    pub(crate) memory: Option<ByteSize>,
 
     /// Take an unknown host's key as its own without asking, and pin it
     #[arg(long)]
-    pub accept_new: bool,
+    pub(crate) accept_new: bool,
 
     #[command(flatten)]
-    #[allow(missing_docs)]
-    pub at: AddressArgs,
+    pub(crate) at: AddressArgs,
 }
 
 /// What `recv` takes.
 #[derive(Args, Clone, Debug)]
-pub struct RecvArgs {
+pub(crate) struct RecvArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
-    pub pipe: PipeArgs,
+    pub(crate) pipe: PipeArgs,
 
     /// Exit 0 also when the writer aborted the pipe, as the kernel would
     ///
     /// The bytes may then be only the beginning of what there was to be.
     #[arg(long)]
-    pub abort_as_eof: bool,
+    pub(crate) abort_as_eof: bool,
 }
 
 /// Where this process can be reached.
 #[derive(Args, Clone, Debug, Default)]
-pub struct AddressArgs {
+pub(crate) struct AddressArgs {
     /// Listen on this UDP address of this host, as 0.0.0.0:7473 or [::]:7473; may be repeated
     ///
-    /// Default: for `serve` that of config.toml, or port 7473 on IPv4 and IPv6; for anonymous pipes
-    /// a free port.
+    /// Default: for anonymous pipes a free port; for `invite` what `serve` would listen on.
     #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Vec<SocketAddr>,
+    pub(crate) listen: Vec<SocketAddr>,
 
     /// Name this address in tickets, before those this host knows; may be repeated
     ///
     /// For hosts behind address translation or under a DNS name.
     #[arg(long, value_name = "HOST:PORT")]
-    pub advertise: Vec<Address>,
+    pub(crate) advertise: Vec<Address>,
 }
 
 /// What `serve` takes.
 #[derive(Args, Clone, Debug)]
-pub struct ServeArgs {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub at: AddressArgs,
+pub(crate) struct ServeArgs {
+    /// Listen on this UDP address of this host, as 0.0.0.0:7473 or [::]:7474; may be repeated
+    ///
+    /// Default: what config.toml says, or port 7473 on IPv4 and IPv6.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Vec<SocketAddr>,
 
     /// The most bytes that wait in all pipes together, as 1GiB [default: of config.toml, 256MiB]
     #[arg(long, value_name = "SIZE")]
-    pub memory: Option<ByteSize>,
+    pub(crate) memory: Option<ByteSize>,
 }
 
 /// What to show of the key.
 #[derive(Clone, Copy, Debug, Subcommand)]
-pub enum KeyCommand {
+pub(crate) enum KeyCommand {
     /// Print the fingerprint and where the key is kept; makes a key where there is none
     Show,
     /// Print the fingerprint alone, for comparing or pasting
@@ -186,7 +185,7 @@ pub enum KeyCommand {
 
 /// What to do about trust.
 #[derive(Debug, Subcommand)]
-pub enum TrustCommand {
+pub(crate) enum TrustCommand {
     /// List the peers that may do something here, and the hosts whose keys are pinned
     List,
     /// Let a peer do something here (--allow), or pin a host's key (--address), or both
@@ -198,86 +197,85 @@ pub enum TrustCommand {
 /// What `trust add` takes.
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["allow", "address"])))]
-pub struct TrustAddArgs {
+pub(crate) struct TrustAddArgs {
     /// What to call the peer or host
-    pub name: Alias,
+    pub(crate) name: Alias,
 
     /// The fingerprint of its key: what `qpipe key fingerprint` prints there
     #[arg(long, value_name = "SHA256:…")]
-    pub key: Fingerprint,
+    pub(crate) key: Fingerprint,
 
     /// What it may do here: send:PATTERN or recv:PATTERN, as 'send:inbox/*'; may be repeated
     #[arg(long, value_name = "RULE")]
-    pub allow: Vec<Rule>,
+    pub(crate) allow: Vec<Rule>,
 
     /// Where to dial it, as b.example or 192.0.2.7:7473; may be repeated
     #[arg(long, value_name = "HOST:PORT")]
-    pub address: Vec<Address>,
+    pub(crate) address: Vec<Address>,
 }
 
 /// What `trust remove` takes.
 #[derive(Args, Debug)]
-pub struct TrustRemoveArgs {
+pub(crate) struct TrustRemoveArgs {
     /// The name of a peer or host, or the fingerprint of a peer's key
-    pub name: String,
+    pub(crate) name: String,
 
     /// Only what it may do here
     #[arg(long, conflicts_with = "host")]
-    pub peer: bool,
+    pub(crate) peer: bool,
 
     /// Only its pinned key and its addresses
     #[arg(long)]
-    pub host: bool,
+    pub(crate) host: bool,
 }
 
 /// What `invite` takes.
 #[derive(Args, Debug)]
-pub struct InviteArgs {
+pub(crate) struct InviteArgs {
     /// What to call the host that joins
     #[arg(long = "as", value_name = "NAME")]
-    pub alias: Alias,
+    pub(crate) alias: Alias,
 
     /// What it may do here: send:PATTERN or recv:PATTERN, as 'send:inbox/*'; may be repeated
     #[arg(long, value_name = "RULE", required = true)]
-    pub allow: Vec<Rule>,
+    pub(crate) allow: Vec<Rule>,
 
     /// How long the invitation is good, as 10min, 1h
     #[arg(long, value_name = "TIME", default_value = "10min",
         value_parser = humantime::parse_duration)]
-    pub expires: Duration,
+    pub(crate) expires: Duration,
 
     #[command(flatten)]
-    #[allow(missing_docs)]
-    pub at: AddressArgs,
+    pub(crate) at: AddressArgs,
 }
 
 /// What `join` takes.
 #[derive(Args, Debug)]
-pub struct JoinArgs {
+pub(crate) struct JoinArgs {
     /// The ticket of the invitation; `-` reads it from standard input
     ///
     /// Default: the ticket in $QPIPE_TICKET.
-    pub ticket: Option<String>,
+    pub(crate) ticket: Option<String>,
 
     /// What to call the inviting host [default: what it calls itself]
     #[arg(long = "as", value_name = "ALIAS")]
-    pub alias: Option<Alias>,
+    pub(crate) alias: Option<Alias>,
 }
 
 /// What `loop` takes.
 #[derive(Args, Debug)]
-pub struct LoopArgs {
+pub(crate) struct LoopArgs {
     /// The most bytes a second, as 10MiB/s [default: as many as go]
     #[arg(long)]
-    pub rate: Option<Rate>,
+    pub(crate) rate: Option<Rate>,
 
     /// Bytes that may go at once under --rate, as 1MiB [default: a tenth of a second's]
     #[arg(long, value_name = "SIZE", requires = "rate")]
-    pub burst: Option<ByteSize>,
+    pub(crate) burst: Option<ByteSize>,
 
     /// The most bytes that wait in each node's memory, as 256MiB
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
-    pub memory: ByteSize,
+    pub(crate) memory: ByteSize,
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use qpipe::{DialError, Fingerprint, Node, Peer, Secret, Session, tls::ExpectedHost};
-use qpipe_node::{Alias, pin_host, running_serve};
+use qpipe_node::{Alias, Home, local_peer, pin_host, running_serve};
 use qpipe_proto::{
     Ticket,
     target::HostRef,
@@ -25,7 +25,7 @@ use crate::{
 
 /// How a host is reached.
 #[derive(Debug)]
-pub struct Way {
+pub(crate) struct Way {
     peer: Peer,
     kind: Kind,
 }
@@ -47,7 +47,7 @@ impl Way {
     ///
     /// # Errors
     /// The host cannot be named in config.toml.
-    pub fn to(host: &HostRef, this: &ThisHost) -> anyhow::Result<Self> {
+    pub(crate) fn to(host: &HostRef, this: &ThisHost) -> anyhow::Result<Self> {
         let alias = alias_of(host)?;
         let name = host_text(host);
         let known = this.config.host(alias.as_str());
@@ -67,7 +67,7 @@ impl Way {
     }
 
     /// The way to the node that made a ticket.
-    pub fn by_ticket(ticket: &Ticket) -> Self {
+    pub(crate) fn by_ticket(ticket: &Ticket) -> Self {
         let expected = ExpectedHost::Is(*ticket.fingerprint());
         let addresses = ticket.addresses().to_vec();
         let name = "the host of the ticket".to_owned();
@@ -78,18 +78,20 @@ impl Way {
     ///
     /// # Errors
     /// None runs.
-    pub async fn to_own_node(this: &ThisHost) -> anyhow::Result<Self> {
-        let addresses = own_addresses(this).await?;
-        let expected = ExpectedHost::Is(this.identity.fingerprint());
-        let name = "this host's `qpipe serve`".to_owned();
-        Ok(Self { peer: Peer { name, addresses, expected }, kind: Kind::Own })
+    pub(crate) async fn to_own_node(this: &ThisHost) -> anyhow::Result<Self> {
+        let home = this.home()?;
+        wait_for_start(home).await;
+        let Some(peer) = local_peer(home, this.identity.fingerprint()) else {
+            bail!("no qpipe serve runs on this host: start one with \"qpipe serve &\"");
+        };
+        Ok(Self { peer, kind: Kind::Own })
     }
 
     /// Connects, and asks the user first whether an unknown host's key is right.
     ///
     /// # Errors
     /// It did not work: the text says what happened and what to do about it.
-    pub async fn connect(
+    pub(crate) async fn connect(
         mut self,
         node: &Node,
         this: &ThisHost,
@@ -97,7 +99,8 @@ impl Way {
         accept_new: bool,
     ) -> anyhow::Result<Session> {
         let first = node.connect(&self.peer, secret).await;
-        let (Err(DialError::UnknownHost { seen }), Kind::Serving(alias)) = (&first, &self.kind) else {
+        let (Err(DialError::UnknownHost { seen }), Kind::Serving(alias)) = (&first, &self.kind)
+        else {
             return first.map_err(|error| self.explain(&error));
         };
         self.trust(alias, seen, accept_new).await?;
@@ -108,7 +111,12 @@ impl Way {
         node.connect(&self.peer, secret).await.map_err(|error| self.explain(&error))
     }
 
-    async fn trust(&self, alias: &Alias, seen: &Fingerprint, accept_new: bool) -> anyhow::Result<()> {
+    async fn trust(
+        &self,
+        alias: &Alias,
+        seen: &Fingerprint,
+        accept_new: bool,
+    ) -> anyhow::Result<()> {
         let name = &self.peer.name;
         if accept_new {
             return Ok(());
@@ -134,39 +142,19 @@ impl Way {
     }
 }
 
-/// Where this host's node listens, as it is reached from here. One that just starts is waited for.
-async fn own_addresses(this: &ThisHost) -> anyhow::Result<Vec<Address>> {
-    let home = this.home()?;
+/// Gives a node that holds this home's lock time to say where it listens: it has just been started.
+pub(crate) async fn wait_for_start(home: &Home) {
     for _ in 0..START_POLLS_MAX {
-        let Some(serve) = running_serve(home) else { break };
-        let addresses: Vec<Address> = serve
-            .addresses
-            .iter()
-            .filter_map(|bound| Address::try_from(as_dialled(*bound)).ok())
-            .collect();
-        if !addresses.is_empty() {
-            return Ok(addresses);
+        match running_serve(home) {
+            Some(serve) if serve.addresses.is_empty() => tokio::time::sleep(START_POLL).await,
+            _ => return,
         }
-        tokio::time::sleep(START_POLL).await;
     }
-    bail!("no qpipe serve runs on this host: start one with \"qpipe serve &\"")
 }
 
-/// How often and how long a node that holds the lock is given to say where it listens.
+/// How often and how long a starting node is looked at: 3 s, where a start takes a few milliseconds.
 const START_POLL: Duration = Duration::from_millis(50);
 const START_POLLS_MAX: u32 = 60;
-
-/// A wildcard address stands for all of this host's, loopback among them.
-fn as_dialled(mut bound: SocketAddr) -> SocketAddr {
-    if bound.ip().is_unspecified() {
-        let loopback = match bound {
-            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        };
-        bound.set_ip(loopback);
-    }
-    bound
-}
 
 /// Asks on the terminal, even when the standard descriptors are pipes; `None` if there is none.
 fn ask(question: &str) -> Option<bool> {
@@ -243,7 +231,9 @@ fn wrong_key(name: &str, kind: &Kind, expected: &Fingerprint, seen: &Fingerprint
         ),
         Kind::Ticket => "another host answers at its address: ask for a new ticket".to_owned(),
     };
-    format!("{name} has the wrong key, and nothing was sent.\nexpected {expected}\nfound    {seen}\n{remedy}")
+    format!(
+        "{name} has the wrong key, and nothing was sent.\nexpected {expected}\nfound    {seen}\n{remedy}"
+    )
 }
 
 fn places(tried: &[SocketAddr]) -> String {
@@ -265,7 +255,7 @@ fn joined(addresses: &[Address]) -> String {
 }
 
 /// Whether a name that a peer proposes for itself could pass for an address.
-pub fn passes_for_address(name: &str) -> bool {
+pub(crate) fn passes_for_address(name: &str) -> bool {
     let is_ip = name.parse::<Address>().is_ok_and(|address| matches!(address.host(), Host::Ip(_)));
     is_ip || name == "localhost" || name.contains(['.', ':', '['])
 }
@@ -277,7 +267,8 @@ mod tests {
     use super::*;
 
     fn told(kind: Kind, error: &DialError) -> String {
-        let peer = Peer { name: "b".to_owned(), addresses: vec![], expected: ExpectedHost::Unknown };
+        let peer =
+            Peer { name: "b".to_owned(), addresses: vec![], expected: ExpectedHost::Unknown };
         explain(&peer, &kind, error)
     }
 
@@ -332,15 +323,6 @@ mod tests {
         let error = DialError::NotAllowed { reason: "\u{1b}[2Jgo away".to_owned() };
 
         assert!(told(serving(), &error).ends_with(": \u{fffd}[2Jgo away"));
-    }
-
-    #[test]
-    fn an_own_node_on_all_addresses_is_reached_over_loopback() {
-        let dialled = |bound: &str| as_dialled(bound.parse().unwrap()).to_string();
-
-        assert_eq!(dialled("0.0.0.0:7473"), "127.0.0.1:7473");
-        assert_eq!(dialled("[::]:7473"), "[::1]:7473");
-        assert_eq!(dialled("192.0.2.7:7474"), "192.0.2.7:7474");
     }
 
     #[test]

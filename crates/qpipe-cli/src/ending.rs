@@ -9,18 +9,18 @@ use crate::{exit::Exit, pump::Stopped, say};
 
 /// What the shell and the user are told of an end.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// The status.
-    pub exit: Exit,
+    pub(crate) exit: Exit,
     /// The sentence; none where the shell's own ways are as silent.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// What is only said when asked.
-    pub detail: Option<String>,
+    pub(crate) detail: Option<String>,
 }
 
 impl Ending {
     /// Says what there is to say, and gives the status.
-    pub fn tell(self) -> Exit {
+    pub(crate) fn tell(self) -> Exit {
         if let Some(error) = self.error {
             say::error(error);
         }
@@ -40,7 +40,7 @@ impl Ending {
 }
 
 /// How sending into `pipe` ended.
-pub fn of_send(pipe: &Label, outcome: Result<u64, Stopped>) -> Ending {
+pub(crate) fn of_send(pipe: &Label, outcome: Result<u64, Stopped>) -> Ending {
     let stopped = match outcome {
         Ok(bytes) => {
             let detail = format!("{pipe}: the reader consumed all {}", Amount(bytes));
@@ -64,7 +64,9 @@ pub fn of_send(pipe: &Label, outcome: Result<u64, Stopped>) -> Ending {
                 }
             }
         }
-        Stopped::Pipe(PipeError::Refused { cause }) => Ending::of_failure(refusal(pipe, cause, Way::Send)),
+        Stopped::Pipe(PipeError::Refused { cause }) => {
+            Ending::of_failure(refusal(pipe, cause, Way::Send))
+        }
         Stopped::Pipe(error) => {
             let consumed = match error {
                 PipeError::Failed { consumed, .. } => consumed,
@@ -82,7 +84,7 @@ pub fn of_send(pipe: &Label, outcome: Result<u64, Stopped>) -> Ending {
 }
 
 /// How receiving from `pipe` ended; `abort_is_eof` if the user wants an abort to count as an end.
-pub fn of_recv(pipe: &Label, outcome: Result<u64, Stopped>, abort_is_eof: bool) -> Ending {
+pub(crate) fn of_recv(pipe: &Label, outcome: Result<u64, Stopped>, abort_is_eof: bool) -> Ending {
     let stopped = match outcome {
         Ok(bytes) => {
             return Ending::silent(Exit::Success, format!("{pipe}: all {} came", Amount(bytes)));
@@ -90,7 +92,9 @@ pub fn of_recv(pipe: &Label, outcome: Result<u64, Stopped>, abort_is_eof: bool) 
         Err(stopped) => stopped,
     };
     match stopped {
-        Stopped::Pipe(PipeError::Refused { cause }) => Ending::of_failure(refusal(pipe, cause, Way::Recv)),
+        Stopped::Pipe(PipeError::Refused { cause }) => {
+            Ending::of_failure(refusal(pipe, cause, Way::Recv))
+        }
         Stopped::Pipe(PipeError::Aborted { cause, delivered }) => {
             let sentence = format!(
                 "{pipe} was cut off after {}: {cause}; what came is right, but it is not all",
@@ -111,7 +115,7 @@ pub fn of_recv(pipe: &Label, outcome: Result<u64, Stopped>, abort_is_eof: bool) 
 
 /// Which pipe a message is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Label {
+pub(crate) enum Label {
     /// One without a name.
     Anonymous,
     /// A pipe of this host's node.
@@ -187,8 +191,12 @@ fn refusal(pipe: &Label, cause: Cause, way: Way) -> String {
     };
     let rule = match (pipe, way) {
         (Label::Anonymous, _) => None,
-        (Label::Local(name) | Label::Remote { name, .. }, Way::Recv) => Some(format!("recv:{name}")),
-        (Label::Local(name) | Label::Remote { name, .. }, Way::Send) => Some(format!("send:{name}")),
+        (Label::Local(name) | Label::Remote { name, .. }, Way::Recv) => {
+            Some(format!("recv:{name}"))
+        }
+        (Label::Local(name) | Label::Remote { name, .. }, Way::Send) => {
+            Some(format!("send:{name}"))
+        }
     };
     let remedy = match cause {
         Cause::Busy => "try again when some of its pipes are over, or give it more --memory".into(),
@@ -196,12 +204,18 @@ fn refusal(pipe: &Label, cause: Cause, way: Way) -> String {
             "nobody {partner} it now: start {other} there first, or leave --no-wait out to wait"
         ),
         Cause::NotAllowed | Cause::Revoked => match rule {
-            Some(rule) => format!("there, `qpipe trust add NAME --key KEY --allow '{rule}'` allows it"),
+            Some(rule) => {
+                format!("there, `qpipe trust add NAME --key KEY --allow '{rule}'` allows it")
+            }
             None => "ask there for a new ticket".into(),
         },
         Cause::Stopping => "try again when `qpipe serve` runs there again".into(),
-        Cause::Taken => "it has one writer and one reader at a time: wait, or use another name".into(),
-        Cause::Ticket => "a ticket works once, and as long as its command runs: ask for another".into(),
+        Cause::Taken => {
+            "it has one writer and one reader at a time: wait, or use another name".into()
+        }
+        Cause::Ticket => {
+            "a ticket works once, and as long as its command runs: ask for another".into()
+        }
         Cause::TimedOut => "try again".into(),
         _ => return format!("{verb} {pipe} was refused: {cause}"),
     };
@@ -238,7 +252,10 @@ mod tests {
             assert_ne!(sent(PipeError::Broken { cause, consumed: 7 }).exit, Exit::Success);
             assert_ne!(sent(PipeError::Failed { cause, consumed: 7 }).exit, Exit::Success);
             assert_ne!(sent(PipeError::Refused { cause }).exit, Exit::Success);
-            assert_ne!(received(PipeError::Aborted { cause, delivered: 7 }, false).exit, Exit::Success);
+            assert_ne!(
+                received(PipeError::Aborted { cause, delivered: 7 }, false).exit,
+                Exit::Success
+            );
             assert_ne!(received(PipeError::Refused { cause }, true).exit, Exit::Success);
         }
         assert_ne!(received(PipeError::Corrupt { delivered: 7 }, true).exit, Exit::Success);
@@ -302,9 +319,7 @@ mod tests {
 
     #[test]
     fn a_closed_output_is_a_sigpipe_and_a_full_disk_a_failure() {
-        let ended = |kind: io::ErrorKind| {
-            of_recv(&b_x(), Err(Stopped::Output(kind.into())), false)
-        };
+        let ended = |kind: io::ErrorKind| of_recv(&b_x(), Err(Stopped::Output(kind.into())), false);
 
         assert_eq!(ended(io::ErrorKind::BrokenPipe).exit, Exit::Signal(SIGPIPE));
         let full = ended(io::ErrorKind::StorageFull);

@@ -8,7 +8,7 @@ use crate::startup;
 
 /// What the shell is to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// Everything was done: 0.
     Success,
     /// A pipe was aborted or failed, or qpipe could not do its work: 1.
@@ -22,12 +22,12 @@ pub enum Exit {
 impl Exit {
     /// How a program ends whose output nobody reads any more: of SIGPIPE, as `cat` would. Where
     /// SIGPIPE was ignored at the start, `cat` would not die of it either, and report a failure.
-    pub fn broken_pipe() -> Self {
+    pub(crate) fn broken_pipe() -> Self {
         if startup::was_ignored(SIGPIPE) { Self::Failure } else { Self::Signal(SIGPIPE) }
     }
 
     /// The worse of two: what a command of two pipes ends with. A signal says most, success least.
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         let rank = |exit| match exit {
             Self::Success => 0,
             Self::Signal(SIGPIPE) => 1,
@@ -41,7 +41,7 @@ impl Exit {
     /// Ends the process.
     ///
     /// A thread that is blocked in reading or writing does not hold it up.
-    pub fn leave(self) -> ! {
+    pub(crate) fn leave(self) -> ! {
         match self {
             Self::Success => process::exit(0),
             Self::Failure => process::exit(1),

@@ -7,12 +7,12 @@ use qpipe::identity::HostIdentity;
 use qpipe_node::{ByteSize, Config, Home, HomeError};
 
 /// What a command knows of the host it runs on.
-pub struct ThisHost {
+pub(crate) struct ThisHost {
     home: Option<Home>,
     /// What config.toml says.
-    pub config: Config,
+    pub(crate) config: Config,
     /// The host's key.
-    pub identity: HostIdentity,
+    pub(crate) identity: HostIdentity,
 }
 
 impl ThisHost {
@@ -23,7 +23,7 @@ impl ThisHost {
     ///
     /// # Errors
     /// If the configuration or the key is there and unusable.
-    pub fn load() -> anyhow::Result<Self> {
+    pub(crate) fn load() -> anyhow::Result<Self> {
         let home = match home() {
             Ok(home) => home,
             Err(HomeError::Unknown) => {
@@ -42,12 +42,12 @@ impl ThisHost {
     ///
     /// # Errors
     /// If no variable says so.
-    pub fn home(&self) -> anyhow::Result<&Home> {
+    pub(crate) fn home(&self) -> anyhow::Result<&Home> {
         self.home.as_ref().ok_or_else(|| anyhow!(HomeError::Unknown))
     }
 
     /// The memory budget in bytes: of the command line, else of config.toml, else the default.
-    pub fn memory(&self, given: Option<ByteSize>) -> u64 {
+    pub(crate) fn memory(&self, given: Option<ByteSize>) -> u64 {
         given.unwrap_or(self.config.node.memory).bytes()
     }
 }
@@ -56,6 +56,6 @@ impl ThisHost {
 ///
 /// # Errors
 /// If it names none.
-pub fn home() -> Result<Home, HomeError> {
+pub(crate) fn home() -> Result<Home, HomeError> {
     Home::from_env(|name| env::var_os(name))
 }

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::startup;
 
 /// The largest read. A chunk of a quarter of a mebibyte costs no more per byte than larger ones.
-pub const READ_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// The first read: what a kernel pipe holds.
 const READ_BYTES_FIRST: usize = 64 * 1024;
@@ -33,7 +33,7 @@ const READ_BYTES_FIRST: usize = 64 * 1024;
 const CHUNKS_AHEAD: usize = 1;
 
 /// Whether standard input is a terminal.
-pub fn is_terminal() -> bool {
+pub(crate) fn is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
@@ -41,7 +41,7 @@ pub fn is_terminal() -> bool {
 ///
 /// # Errors
 /// The process was started without one.
-pub fn must_be_open() -> anyhow::Result<()> {
+pub(crate) fn must_be_open() -> anyhow::Result<()> {
     if startup::stdin_was_closed() {
         bail!("standard input is closed: write `< /dev/null` to send nothing");
     }
@@ -50,7 +50,7 @@ pub fn must_be_open() -> anyhow::Result<()> {
 
 /// What arrives at standard input. Dropping it closes standard input, so that the producer gets
 /// SIGPIPE even while the process lives on.
-pub struct Input {
+pub(crate) struct Input {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     /// The thread waits for the other end's hang-up beside its input.
     _stop: PipeWriter,
@@ -61,7 +61,7 @@ impl Input {
     ///
     /// # Errors
     /// If there is no thread to be had.
-    pub fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let (stopped, stop) = pipe()?;
         thread::Builder::new().name("stdin".to_owned()).spawn(move || {
@@ -78,12 +78,12 @@ impl Input {
     ///
     /// # Cancel safety
     /// No byte is lost by dropping the future.
-    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Bytes>> {
         self.chunks.recv().await.transpose()
     }
 
     /// Whether nothing that was read waits to be asked for.
-    pub fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.chunks.is_empty()
     }
 }
@@ -106,7 +106,8 @@ fn read_all(chunks: &mpsc::Sender<io::Result<Bytes>>, stopped: &PipeReader) {
 /// Reads once something can be read; 0 also when nobody wants it any more.
 fn read_some(buffer: &mut Vec<u8>, stopped: &PipeReader) -> io::Result<usize> {
     loop {
-        let mut waits = [PollFd::new(&stdin(), PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
+        let watched = stdin();
+        let mut waits = [PollFd::new(&watched, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
         match poll(&mut waits, None) {
             Err(Errno::INTR) => continue,
             Err(error) => return Err(error.into()),

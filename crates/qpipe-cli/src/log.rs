@@ -10,7 +10,7 @@ use crate::say;
 const FILTER_VARIABLE: &str = "QPIPE_LOG";
 
 /// Begins to log to standard error, if `-vv` or $QPIPE_LOG asks for it.
-pub fn start(verbose: u8) {
+pub(crate) fn start(verbose: u8) {
     let filter = env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
     let asked = match verbose {
         0 | 1 => None,

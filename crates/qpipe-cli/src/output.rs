@@ -27,7 +27,7 @@ use crate::startup;
 const CHUNKS_WAITING_MAX: usize = 4;
 
 /// Whether standard output is a terminal.
-pub fn is_terminal() -> bool {
+pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
@@ -35,7 +35,7 @@ pub fn is_terminal() -> bool {
 ///
 /// # Errors
 /// The process was started without one.
-pub fn must_be_open() -> anyhow::Result<()> {
+pub(crate) fn must_be_open() -> anyhow::Result<()> {
     if startup::stdout_was_closed() {
         bail!("standard output is closed: write `> /dev/null` to throw the bytes away");
     }
@@ -43,7 +43,7 @@ pub fn must_be_open() -> anyhow::Result<()> {
 }
 
 /// What goes to standard output. Dropping it leaves standard output open; see [`Self::close`].
-pub struct Output {
+pub(crate) struct Output {
     chunks: mpsc::Sender<Bytes>,
     /// One byte for each chunk; closed when no more come.
     wake: Option<PipeWriter>,
@@ -53,7 +53,7 @@ pub struct Output {
 
 /// What became of what was to be written.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// The next so many bytes were written.
     Written(u64),
     /// No more can be written. A broken pipe: nobody reads any more.
@@ -62,7 +62,7 @@ pub enum Event {
 
 impl Event {
     /// The failure, if it is one.
-    pub fn error(self) -> Option<io::Error> {
+    pub(crate) fn error(self) -> Option<io::Error> {
         match self {
             Self::Failed(error) => Some(error),
             Self::Written(_) => None,
@@ -74,11 +74,8 @@ impl Output {
     /// Begins to write and to watch.
     ///
     /// # Errors
-    /// If there is no standard output, or no thread to be had.
-    pub fn start() -> anyhow::Result<Self> {
-        if startup::stdout_was_closed() {
-            bail!("standard output is closed: write `> /dev/null` to throw the bytes away");
-        }
+    /// If there is no thread to be had.
+    pub(crate) fn start() -> io::Result<Self> {
         let (chunks, waiting) = mpsc::channel(CHUNKS_WAITING_MAX);
         let (sender, events) = mpsc::unbounded_channel();
         let (woken, wake) = pipe()?;
@@ -91,17 +88,17 @@ impl Output {
     }
 
     /// Whether another chunk can be taken now.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.chunks.capacity() > 0
     }
 
     /// How many bytes were taken and not yet reported as written.
-    pub fn waiting_bytes(&self) -> u64 {
+    pub(crate) fn waiting_bytes(&self) -> u64 {
         self.waiting_bytes
     }
 
     /// Takes a chunk to be written; waits for room. A failure is told by [`Self::event`].
-    pub async fn write(&mut self, chunk: Bytes) {
+    pub(crate) async fn write(&mut self, chunk: Bytes) {
         let bytes = chunk.len() as u64;
         let Some(wake) = &mut self.wake else { return };
         if self.chunks.send(chunk).await.is_ok() && wake.write_all(&[1]).is_ok() {
@@ -113,7 +110,7 @@ impl Output {
     ///
     /// # Cancel safety
     /// No event is lost by dropping the future.
-    pub async fn event(&mut self) -> Event {
+    pub(crate) async fn event(&mut self) -> Event {
         match self.events.recv().await {
             Some(event) => {
                 if let Event::Written(bytes) = event {
@@ -127,7 +124,7 @@ impl Output {
 
     /// Closes standard output after what waits was written, so that the program behind it sees EOF
     /// even while the process lives on.
-    pub async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         self.wake = None;
         while self.events.recv().await.is_some() {}
     }

@@ -1,21 +1,17 @@
 //! Opening the ends that a command works with, and taking leave of the peer.
 
-use std::{
-    future::Future,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use qpipe::{
-    Cause, End, Ends, Node, NodeOptions, Nobody, OpenOptions, OpenTarget, PipeError, PipeReader,
-    PipeWriter, Session, Ticket, interface_addresses,
+    Cause, End, Ends, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, PipeError, PipeReader,
+    PipeWriter, Session, StartError, Ticket, interface_addresses,
 };
 use qpipe_proto::ticket::{Address, Grant, TICKET_ADDRESSES_MAX};
 
 use crate::{
     args::PipeArgs,
+    commands::bind_remedy,
     dial::Way,
     ending::Label,
     exit::Exit,
@@ -27,21 +23,21 @@ use crate::{
 };
 
 /// How long the peer is given to hear how a pipe ended before the process does.
-pub const FAREWELL: Duration = Duration::from_secs(3);
+pub(crate) const FAREWELL: Duration = Duration::from_secs(3);
 
 /// The same when a signal is waiting to be died of.
 const FAREWELL_OF_SIGNAL: Duration = Duration::from_secs(2);
 
 /// An open pipe, or two.
-pub struct Opened {
+pub(crate) struct Opened {
     /// The node that carries them.
-    pub node: Node,
+    pub(crate) node: Node,
     /// What messages call them.
-    pub label: Label,
+    pub(crate) label: Label,
     /// The end to write, if asked for.
-    pub writer: Option<PipeWriter>,
+    pub(crate) writer: Option<PipeWriter>,
     /// The end to read, if asked for.
-    pub reader: Option<PipeReader>,
+    pub(crate) reader: Option<PipeReader>,
 }
 
 impl Opened {
@@ -49,7 +45,7 @@ impl Opened {
     ///
     /// # Errors
     /// None was asked for.
-    pub fn take_writer(&mut self) -> anyhow::Result<PipeWriter> {
+    pub(crate) fn take_writer(&mut self) -> anyhow::Result<PipeWriter> {
         self.writer.take().context("the other host opened no end to write")
     }
 
@@ -57,12 +53,12 @@ impl Opened {
     ///
     /// # Errors
     /// None was asked for.
-    pub fn take_reader(&mut self) -> anyhow::Result<PipeReader> {
+    pub(crate) fn take_reader(&mut self) -> anyhow::Result<PipeReader> {
         self.reader.take().context("the other host opened no end to read")
     }
 
     /// Gives the peer time to hear how everything ended, then closes the node.
-    pub async fn farewell(self, exit: Exit, signals: &mut Signals) {
+    pub(crate) async fn farewell(self, exit: Exit, signals: &mut Signals) {
         let is_signal = matches!(exit, Exit::Signal(_)) && exit != Exit::broken_pipe();
         let within = if is_signal { FAREWELL_OF_SIGNAL } else { FAREWELL };
         tokio::select! {
@@ -84,7 +80,7 @@ impl Opened {
 ///
 /// # Errors
 /// The target is wrong, or cannot be reached.
-pub async fn open(args: &PipeArgs, end: End) -> anyhow::Result<Opened> {
+pub(crate) async fn open(args: &PipeArgs, end: End) -> anyhow::Result<Opened> {
     let this = ThisHost::load()?;
     let place = Place::parse(args.target.as_deref(), end, &this.config)?;
     let label = place.label();
@@ -114,7 +110,7 @@ pub async fn open(args: &PipeArgs, end: End) -> anyhow::Result<Opened> {
 ///
 /// # Errors
 /// Nobody came in time, or the pipe is over.
-pub async fn await_partner(
+pub(crate) async fn await_partner(
     joined: impl Future<Output = Result<(), PipeError>>,
     timeout: Option<Duration>,
 ) -> Result<(), Stopped> {
@@ -126,7 +122,7 @@ pub async fn await_partner(
 }
 
 /// What the other end is told when this one stops for its own reasons.
-pub fn cause_of(stopped: &Stopped) -> Cause {
+pub(crate) fn cause_of(stopped: &Stopped) -> Cause {
     match stopped {
         Stopped::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             Cause::ReaderClosed
@@ -142,7 +138,7 @@ pub fn cause_of(stopped: &Stopped) -> Cause {
 ///
 /// # Errors
 /// This host's addresses cannot be listed.
-pub fn ticket_addresses(
+pub(crate) fn ticket_addresses(
     advertise: &[Address],
     bound: &[SocketAddr],
 ) -> anyhow::Result<Vec<Address>> {
@@ -165,8 +161,12 @@ fn start(args: &PipeArgs, this: &ThisHost, accepts: bool) -> anyhow::Result<Node
         accepts,
         ..NodeOptions::default()
     };
-    let node = Node::start(this.identity.process()?, options, Arc::new(Nobody));
-    node.context("is another program using the port? --listen names another one")
+    Node::start(this.identity.process()?, options, Arc::new(Nobody)).map_err(|error| match &error {
+        StartError::Bind { address, source } => {
+            anyhow!("{error}: {}", bind_remedy(*address, source.kind()))
+        }
+        StartError::Tls(_) => error.into(),
+    })
 }
 
 async fn open_ends(

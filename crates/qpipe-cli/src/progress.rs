@@ -17,14 +17,14 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// Counts bytes on standard error.
 #[derive(Clone)]
-pub struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
     /// A line on standard error, if that is a terminal, the user has not said `-q`, and the data
     /// itself does not cross the same screen.
-    pub fn start(data_is_on_terminal: bool) -> Self {
+    pub(crate) fn start(data_is_on_terminal: bool) -> Self {
         if data_is_on_terminal || say::is_quiet() || !io::stderr().is_terminal() {
             return Self::none();
         }
@@ -39,17 +39,17 @@ impl Progress {
     }
 
     /// Counts and shows nothing.
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { bar: ProgressBar::hidden() }
     }
 
     /// Counts `bytes` more.
-    pub fn add(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         self.bar.inc(bytes as u64);
     }
 
     /// Leaves the line as it is now.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.bar.abandon();
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 
 /// Why bytes stopped moving before they had all arrived.
 #[derive(Debug)]
-pub enum Stopped {
+pub(crate) enum Stopped {
     /// Standard input cannot be read.
     Input(io::Error),
     /// Standard output cannot be written; a broken pipe if nobody reads it any more.
@@ -32,7 +32,7 @@ pub enum Stopped {
 /// # Errors
 /// Whatever ends the pipe earlier, also while nothing arrives at standard input. A writer that is
 /// not closed then is the caller's to abort.
-pub async fn send_all(
+pub(crate) async fn send_all(
     input: &mut Input,
     writer: &mut PipeWriter,
     throttle: &mut Throttle,
@@ -68,7 +68,7 @@ pub async fn send_all(
 /// # Errors
 /// Whatever ends the pipe or standard output earlier; what came through was written, as far as it
 /// can be. A reader that is not over then is the caller's to stop.
-pub async fn receive_all(
+pub(crate) async fn receive_all(
     reader: &mut PipeReader,
     output: &mut Output,
     throttle: &mut Throttle,

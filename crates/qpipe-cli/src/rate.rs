@@ -11,7 +11,7 @@ use qpipe_node::ByteSize;
 
 /// Bytes in a second, written as an amount with or without `/s` behind it: `10MiB/s`, `500kB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate(NonZeroU64);
+pub(crate) struct Rate(NonZeroU64);
 
 impl FromStr for Rate {
     type Err = String;
@@ -24,7 +24,7 @@ impl FromStr for Rate {
 }
 
 /// Holds a pipe's bytes back to a rate.
-pub struct Throttle {
+pub(crate) struct Throttle {
     bucket: Option<Bucket>,
 }
 
@@ -40,19 +40,19 @@ struct Bucket {
 
 impl Throttle {
     /// A bucket that `rate` fills and that holds `burst` bytes; without a rate all may pass.
-    pub fn new(rate: Option<Rate>, burst: Option<ByteSize>) -> Self {
+    pub(crate) fn new(rate: Option<Rate>, burst: Option<ByteSize>) -> Self {
         Self { bucket: rate.map(|rate| Bucket::new(rate, burst)) }
     }
 
     /// The most bytes that [`Self::pay`] takes at once; `None` for any number.
-    pub fn piece_bytes_max(&self) -> Option<usize> {
+    pub(crate) fn piece_bytes_max(&self) -> Option<usize> {
         let bucket = self.bucket.as_ref()?;
         let bytes = bucket.token_bytes.saturating_mul(bucket.tokens_max.into());
         Some(usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     /// Waits until `bytes` more may go: at most [`Self::piece_bytes_max`].
-    pub async fn pay(&mut self, bytes: usize) {
+    pub(crate) async fn pay(&mut self, bytes: usize) {
         if let Some(bucket) = &mut self.bucket {
             bucket.pay(bytes as u64).await;
         }

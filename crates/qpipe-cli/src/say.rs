@@ -13,38 +13,38 @@ use std::{
 use indicatif::ProgressBar;
 
 /// Sets how much is said: nothing but errors if `quiet`, more with each step of `verbose`.
-pub fn configure(quiet: bool, verbose: u8) {
+pub(crate) fn configure(quiet: bool, verbose: u8) {
     QUIET.store(quiet, Ordering::Relaxed);
     VERBOSE.store(verbose, Ordering::Relaxed);
 }
 
 /// Whether `-q` was given.
-pub fn is_quiet() -> bool {
+pub(crate) fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
 /// Whether standard error is a terminal that takes colours and the user has not said NO_COLOR.
-pub fn takes_colour() -> bool {
+pub(crate) fn takes_colour() -> bool {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
     io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
 /// Says what went wrong, whatever `-q` says.
-pub fn error(what: impl fmt::Display) {
+pub(crate) fn error(what: impl fmt::Display) {
     let prefix = if takes_colour() { "\x1b[1;31mqpipe:\x1b[0m " } else { "qpipe: " };
     write_lines(prefix, &what.to_string());
 }
 
 /// Says what is good to know; not with `-q`.
-pub fn note(what: impl fmt::Display) {
+pub(crate) fn note(what: impl fmt::Display) {
     if !is_quiet() {
         write_lines("qpipe: ", &what.to_string());
     }
 }
 
 /// Says what only those want to know who asked with `-v`.
-pub fn detail(what: impl fmt::Display) {
+pub(crate) fn detail(what: impl fmt::Display) {
     if VERBOSE.load(Ordering::Relaxed) > 0 {
         write_lines("qpipe: ", &what.to_string());
     }
@@ -52,7 +52,7 @@ pub fn detail(what: impl fmt::Display) {
 
 /// Shows something to copy, such as a command for the other host: nothing stands before it, and
 /// `-q` does not keep it back.
-pub fn show(what: impl fmt::Display) {
+pub(crate) fn show(what: impl fmt::Display) {
     write_lines("", &what.to_string());
 }
 
@@ -60,7 +60,7 @@ pub fn show(what: impl fmt::Display) {
 ///
 /// # Errors
 /// What the system says, a broken pipe among it.
-pub fn answer(text: impl fmt::Display) -> io::Result<()> {
+pub(crate) fn answer(text: impl fmt::Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}")?;
     stdout.flush()
@@ -68,12 +68,14 @@ pub fn answer(text: impl fmt::Display) -> io::Result<()> {
 
 /// The text without anything that a terminal would obey: control characters, and those that turn
 /// the direction of writing around. For whatever comes from a peer, a ticket or a file.
-pub fn clean(text: &str) -> String {
-    text.chars().map(|character| if is_obeyed(character) { '\u{fffd}' } else { character }).collect()
+pub(crate) fn clean(text: &str) -> String {
+    text.chars()
+        .map(|character| if is_obeyed(character) { '\u{fffd}' } else { character })
+        .collect()
 }
 
 /// Keeps messages and this progress line from overwriting each other.
-pub fn keep_clear_of(bar: ProgressBar) {
+pub(crate) fn keep_clear_of(bar: ProgressBar) {
     // A command has one progress line; a second one would only be drawn less well.
     let _ = BAR.set(bar);
 }

@@ -9,7 +9,7 @@ use crate::startup;
 
 /// SIGHUP, SIGINT and SIGTERM as they come. Those that were ignored when the process started stay
 /// ignored, so that `nohup` and background jobs work.
-pub struct Signals {
+pub(crate) struct Signals {
     hangup: Option<Signal>,
     interrupt: Option<Signal>,
     terminate: Option<Signal>,
@@ -20,7 +20,7 @@ impl Signals {
     ///
     /// # Errors
     /// If the system does not let this process handle a signal.
-    pub fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             hangup: unless_ignored(SIGHUP)?,
             interrupt: unless_ignored(SIGINT)?,
@@ -32,7 +32,7 @@ impl Signals {
     ///
     /// # Cancel safety
     /// No signal is lost by dropping the future.
-    pub async fn next(&mut self) -> i32 {
+    pub(crate) async fn next(&mut self) -> i32 {
         tokio::select! {
             () = arrival(&mut self.hangup) => SIGHUP,
             () = arrival(&mut self.interrupt) => SIGINT,

@@ -8,18 +8,18 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Whether the process was started without a standard input.
-pub fn stdin_was_closed() -> bool {
+pub(crate) fn stdin_was_closed() -> bool {
     STDIN_CLOSED.load(Ordering::Relaxed)
 }
 
 /// Whether the process was started without a standard output.
-pub fn stdout_was_closed() -> bool {
+pub(crate) fn stdout_was_closed() -> bool {
     STDOUT_CLOSED.load(Ordering::Relaxed)
 }
 
 /// Whether whoever started the process made it ignore the signal, as `nohup` does for SIGHUP and
 /// shells for the SIGINT of background jobs. False where the system does not tell.
-pub fn was_ignored(signal: i32) -> bool {
+pub(crate) fn was_ignored(signal: i32) -> bool {
     // Bit 0 stands for signal 1.
     let bit = u32::try_from(signal - 1).ok().and_then(|shift| 1_u64.checked_shl(shift));
     bit.is_some_and(|bit| IGNORED.load(Ordering::Relaxed) & bit != 0)
@@ -72,7 +72,8 @@ fn ignored_now() -> Option<u64> {
 /// The mask in the line `SigIgn:` of /proc/self/status.
 #[cfg(target_os = "linux")]
 fn ignored_in(status: &[u8]) -> Option<u64> {
-    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"SigIgn:"))?;
+    let line =
+        status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"SigIgn:"))?;
     u64::from_str_radix(std::str::from_utf8(line).ok()?.trim(), 16).ok()
 }
 
@@ -82,7 +83,8 @@ mod tests {
 
     #[test]
     fn the_mask_of_ignored_signals_is_found_among_other_lines() {
-        let status = b"Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001002\nSigCgt:\t0\n";
+        let status =
+            b"Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001002\nSigCgt:\t0\n";
 
         assert_eq!(ignored_in(status), Some(0x1002));
         assert_eq!(ignored_in(b"Name:\tx\n"), None);

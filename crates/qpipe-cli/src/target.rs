@@ -21,7 +21,7 @@ const TICKET_VARIABLE: &str = "QPIPE_TICKET";
 
 /// The pipe that a command is about.
 #[derive(Debug)]
-pub enum Place {
+pub(crate) enum Place {
     /// A new one without a name, for whoever gets its ticket.
     Anonymous,
     /// A pipe of this host's node.
@@ -42,7 +42,7 @@ impl Place {
     ///
     /// # Errors
     /// [`WrongUsage`] if it is no target, or a ticket for something else.
-    pub fn parse(target: Option<&str>, end: End, config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn parse(target: Option<&str>, end: End, config: &Config) -> anyhow::Result<Self> {
         let Some(text) = ticket_or_target(target, end == End::Read)? else {
             return Ok(Self::Anonymous);
         };
@@ -59,7 +59,7 @@ impl Place {
     }
 
     /// What messages call it.
-    pub fn label(&self) -> Label {
+    pub(crate) fn label(&self) -> Label {
         match self {
             Self::Anonymous | Self::Ticket(_) => Label::Anonymous,
             Self::Local(name) => Label::Local(name.to_string()),
@@ -75,9 +75,10 @@ impl Place {
 ///
 /// # Errors
 /// [`WrongUsage`] if there is none, or it is one for a pipe; a failure if it has expired.
-pub fn invitation(text: Option<&str>) -> anyhow::Result<Ticket> {
-    let text = ticket_or_target(text, true)?
-        .ok_or_else(|| WrongUsage(format!("give the ticket as argument, or in ${TICKET_VARIABLE}")))?;
+pub(crate) fn invitation(text: Option<&str>) -> anyhow::Result<Ticket> {
+    let text = ticket_or_target(text, true)?.ok_or_else(|| {
+        WrongUsage(format!("give the ticket as argument, or in ${TICKET_VARIABLE}"))
+    })?;
     let ticket: Ticket = text
         .parse()
         .map_err(|error: qpipe_proto::ticket::ParseTicketError| WrongUsage(error.to_string()))?;
@@ -92,7 +93,7 @@ pub fn invitation(text: Option<&str>) -> anyhow::Result<Ticket> {
 }
 
 /// The host as the user writes it: without the port that is meant anyway.
-pub fn host_text(host: &HostRef) -> String {
+pub(crate) fn host_text(host: &HostRef) -> String {
     let text = host.to_string();
     match (host, text.strip_suffix(&format!(":{DEFAULT_PORT}"))) {
         (HostRef::Address(_), Some(host)) => host.to_owned(),
@@ -104,13 +105,13 @@ pub fn host_text(host: &HostRef) -> String {
 ///
 /// # Errors
 /// Addresses are aliases by the rules of both; were one not, it could not be pinned.
-pub fn alias_of(host: &HostRef) -> anyhow::Result<Alias> {
+pub(crate) fn alias_of(host: &HostRef) -> anyhow::Result<Alias> {
     let text = host_text(host);
     text.parse().with_context(|| format!("cannot pin a key for `{text}`: give the host an alias"))
 }
 
 /// The command that holds this end of a pipe.
-pub fn command_for(end: End) -> &'static str {
+pub(crate) fn command_for(end: End) -> &'static str {
     match end {
         End::Duplex => "duplex",
         End::Read => "recv",

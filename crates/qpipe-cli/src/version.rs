@@ -1,10 +1,10 @@
 //! What this program is.
 
 /// Its version.
-pub const SHORT: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const SHORT: &str = env!("CARGO_PKG_VERSION");
 
 /// Its version and what it was built from, on lines of their own.
-pub const LONG: &str = concat!(
+pub(crate) const LONG: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\ncommit ",
     env!("QPIPE_COMMIT"),

@@ -197,7 +197,9 @@ mod tests {
         let budget = Budget::new(4 * MIB);
         let (one, _other) = (budget.account(), budget.account());
         let mut shares: Vec<_> = (0..64).map(|_| one.floor().unwrap()).collect();
-        shares.iter_mut().for_each(|s| drop(s.grow(MIB)));
+        for share in &mut shares {
+            share.grow(MIB);
+        }
         assert_eq!(budget.committed().1, MIB);
     }
 
@@ -222,7 +224,9 @@ mod tests {
                 match (what, shares.get_mut(which % count)) {
                     (0, _) => shares.extend(accounts[which % 2].floor()),
                     (1, _) => shares.extend(accounts[which % 2].reserve(bytes)),
-                    (2, Some(share)) => drop(share.grow(bytes)),
+                    (2, Some(share)) => {
+                        share.grow(bytes);
+                    }
                     (3, Some(share)) => share.shrink(bytes),
                     (4, Some(_)) => drop(shares.swap_remove(which % count)),
                     _ => {}

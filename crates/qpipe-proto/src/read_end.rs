@@ -202,8 +202,8 @@ impl ReadEnd {
 
     /// Ends the pipe for a cause that no fact states, unless it is over.
     pub(crate) fn fail(&mut self, facts: &Facts, cause: Cause) {
-        if self.outcome(facts).is_none() {
-            self.local = Some(cause);
+        if !facts.is_terminal() {
+            self.local.get_or_insert(cause);
         }
     }
 
@@ -215,14 +215,8 @@ impl ReadEnd {
     /// What to tell the reader once it was handed every byte that is here.
     pub(crate) fn outcome(&self, facts: &Facts) -> Option<ReadOutcome> {
         if let Some(Answer::Refused(cause)) = facts.answer {
-            return Some(ReadOutcome::Refused(cause));
-        }
-        // Holding End(eof) and every byte, the reader gets EOF whatever becomes of the session.
-        if let Some(End { kind: EndKind::Eof, length, .. }) = facts.end
-            && length == self.received
-            && self.verified
-        {
-            return Some(ReadOutcome::Eof);
+            // Refused by this node itself, for what the stream did before it was accepted.
+            return Some(self.local.map_or(ReadOutcome::Refused(cause), ReadOutcome::Aborted));
         }
         match facts.closed.map(|closed| closed.kind) {
             Some(ClosedKind::Corrupt) => return Some(ReadOutcome::Corrupt),
@@ -233,6 +227,13 @@ impl ReadEnd {
                 });
             }
             Some(ClosedKind::Aborted | ClosedKind::Complete) | None => {}
+        }
+        // Holding End(eof) and every byte, the reader gets EOF whatever becomes of the session.
+        if let Some(End { kind: EndKind::Eof, length, .. }) = facts.end
+            && length == self.received
+            && self.verified
+        {
+            return Some(ReadOutcome::Eof);
         }
         match (facts.end, self.local) {
             (Some(End { kind: EndKind::Aborted(cause), length, .. }), local)

@@ -9,7 +9,7 @@ use crate::{args::Cli, exit::Exit, say};
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn run(shell: Shell) -> anyhow::Result<Exit> {
+pub(crate) fn run(shell: Shell) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "qpipe", &mut script);
     say::answer(String::from_utf8_lossy(&script).trim_end())?;

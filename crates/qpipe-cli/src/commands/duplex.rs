@@ -19,7 +19,7 @@ use crate::{
 ///
 /// # Errors
 /// The pipes could not be opened.
-pub async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
     input::must_be_open()?;
     output::must_be_open()?;
     let mut signals = Signals::listen()?;

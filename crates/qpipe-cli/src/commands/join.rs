@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use qpipe::{Enrolled, Node, NodeOptions, Nobody, Ticket};
+use qpipe::{Enrolled, Nobody, Node, NodeOptions, Ticket};
 use qpipe_node::{Alias, pin_host};
 use qpipe_proto::ticket::Grant;
 
@@ -22,7 +22,7 @@ use crate::{
 ///
 /// # Errors
 /// The ticket is no good, the host cannot be reached, or another host has the name.
-pub async fn run(args: JoinArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: JoinArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let this = ThisHost::load()?;
     let ticket = target::invitation(args.ticket.as_deref())?;

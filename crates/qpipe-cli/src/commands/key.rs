@@ -8,7 +8,7 @@ use crate::{args::KeyCommand, exit::Exit, host, say};
 ///
 /// # Errors
 /// The key is unusable, or standard output cannot be written.
-pub fn run(command: KeyCommand) -> anyhow::Result<Exit> {
+pub(crate) fn run(command: KeyCommand) -> anyhow::Result<Exit> {
     let home = host::home()?;
     home.create()?;
     let identity = HostIdentity::load_or_create(&home.key_dir())?;

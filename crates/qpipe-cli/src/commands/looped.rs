@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use indicatif::BinaryBytes;
 use qpipe::{
-    Access, Cause, Enrolled, Node, NodeOptions, Nobody, OpenOptions, OpenTarget, Peer, PipeError,
+    Access, Cause, Enrolled, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, Peer, PipeError,
     PipeReader, PipeWriter, Secret, Session,
     identity::{HostIdentity, PeerIdentity},
     tls::ExpectedHost,
@@ -38,7 +38,7 @@ const PIPE: &str = "loop";
 ///
 /// # Errors
 /// The two nodes did not come together.
-pub async fn run(args: LoopArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: LoopArgs) -> anyhow::Result<Exit> {
     input::must_be_open()?;
     output::must_be_open()?;
     let mut signals = Signals::listen()?;
@@ -197,7 +197,8 @@ fn told(outcome: Result<u64, Stopped>) -> Exit {
     let label = Label::Local(PIPE.to_owned());
     match outcome {
         outcome @ Err(
-            Stopped::Output(_) | Stopped::Pipe(PipeError::Aborted { .. } | PipeError::Corrupt { .. }),
+            Stopped::Output(_)
+            | Stopped::Pipe(PipeError::Aborted { .. } | PipeError::Corrupt { .. }),
         ) => ending::of_recv(&label, outcome, false).tell(),
         outcome => ending::of_send(&label, outcome).tell(),
     }

@@ -11,10 +11,13 @@ use crate::{args::Cli, exit::Exit, say};
 ///
 /// # Errors
 /// The directory cannot be made or written to.
-pub fn run(dir: &Path) -> anyhow::Result<Exit> {
+pub(crate) fn run(dir: &Path) -> anyhow::Result<Exit> {
     let failed = || format!("cannot write manual pages to {}", dir.display());
     fs::create_dir_all(dir).with_context(failed)?;
     clap_mangen::generate_to(Cli::command(), dir).with_context(failed)?;
-    say::note(format_args!("the manual pages are in {}: try `man -l qpipe.1` there", dir.display()));
+    say::note(format_args!(
+        "the manual pages are in {}: try `man -l qpipe.1` there",
+        dir.display()
+    ));
     Ok(Exit::Success)
 }

@@ -2,14 +2,14 @@
 
 mod completions;
 mod duplex;
-
+mod invite;
 mod join;
 mod key;
 mod looped;
 mod man;
 mod recv;
 mod send;
-
+mod serve;
 mod trust;
 
 use std::future::Future;
@@ -17,24 +17,25 @@ use std::future::Future;
 use anyhow::Context;
 use tokio::runtime;
 
+pub(crate) use self::serve::bind_remedy;
 use crate::{args::Command, exit::Exit};
 
 /// Does what the command line says.
 ///
 /// # Errors
 /// Whatever kept the command from doing its work; how a pipe ended is no error but an [`Exit`].
-pub fn run(command: Command) -> anyhow::Result<Exit> {
+pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Completions { shell } => completions::run(shell),
         Command::Duplex(args) => wait_for(duplex::run(args)),
-        Command::Invite(_) => unreachable!(),
+        Command::Invite(args) => wait_for(invite::run(args)),
         Command::Join(args) => wait_for(join::run(args)),
         Command::Key(command) => key::run(command),
         Command::Loop(args) => wait_for(looped::run(args)),
         Command::Man { dir } => man::run(&dir),
         Command::Recv(args) => wait_for(recv::run(args)),
         Command::Send(args) => wait_for(send::run(args)),
-        Command::Serve(_) => unreachable!(),
+        Command::Serve(args) => wait_for(serve::run(args)),
         Command::Trust(command) => trust::run(command),
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 ///
 /// # Errors
 /// The pipe could not be opened.
-pub async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
     let RecvArgs { pipe: args, abort_as_eof } = args;
     output::must_be_open()?;
     let mut signals = Signals::listen()?;

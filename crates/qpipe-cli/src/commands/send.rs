@@ -18,7 +18,7 @@ use crate::{
 ///
 /// # Errors
 /// The pipe could not be opened.
-pub async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
     input::must_be_open()?;
     let mut signals = Signals::listen()?;
     let mut opened = tokio::select! {

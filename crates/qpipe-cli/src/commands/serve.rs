@@ -1,0 +1,114 @@
+//! `qpipe serve`.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use anyhow::anyhow;
+use qpipe::StartError;
+use qpipe_node::{DEFAULT_LISTEN, Home, Serve, ServeError, ServeOptions};
+use signal_hook::consts::SIGHUP;
+
+use crate::{args::ServeArgs, exit::Exit, host::ThisHost, say, signals::Signals};
+
+/// How long pipes that are open may go on when the node is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs this host's node until a signal ends it.
+///
+/// # Errors
+/// It cannot start: another one runs, the port is taken, a file is broken.
+pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
+    let mut signals = Signals::listen()?;
+    let this = ThisHost::load()?;
+    let serve = start(this.home()?, &this, &args.listen, this.memory(args.memory))?;
+    say::note(format_args!("listening on {}", listening(&serve)));
+    say::note(format_args!("this host's key is {}", this.identity.fingerprint()));
+    let signal = loop {
+        tokio::select! {
+            () = serve.run() => return Err(anyhow!("the node's sockets were closed")),
+            signal = signals.next() => match signal {
+                SIGHUP => {
+                    serve.reload();
+                    say::note("read authorized.toml again");
+                }
+                signal => break signal,
+            },
+        }
+    };
+    say::note(format_args!(
+        "stopping: open pipes have {} s to end; a second signal cuts them",
+        GRACE.as_secs()
+    ));
+    tokio::select! {
+        report = serve.stop(GRACE) => {
+            if report.cut == 0 {
+                return Ok(Exit::Success);
+            }
+            say::error(format_args!("cut {} pipes that had not ended", report.cut));
+            Ok(Exit::Signal(signal))
+        }
+        signal = signals.next() => Ok(Exit::Signal(signal)),
+    }
+}
+
+/// Starts this host's node on the addresses of the command line, else of config.toml.
+///
+/// # Errors
+/// It cannot start: the text says what to do about it.
+pub(crate) fn start(
+    home: &Home,
+    this: &ThisHost,
+    listen: &[SocketAddr],
+    memory: u64,
+) -> anyhow::Result<Serve> {
+    let listen = if listen.is_empty() { &this.config.node.listen[..] } else { listen };
+    // The node's own default also serves hosts without IPv6.
+    let listen = if listen == DEFAULT_LISTEN { Vec::new() } else { listen.to_vec() };
+    Serve::start(home, ServeOptions { listen, memory }).map_err(explain)
+}
+
+/// Where the node listens.
+pub(crate) fn listening(serve: &Serve) -> String {
+    let addresses = serve.node().local_addresses();
+    let texts: Vec<String> = addresses.iter().map(|address| format!("{address}/udp")).collect();
+    texts.join(" and ")
+}
+
+fn explain(error: ServeError) -> anyhow::Error {
+    let ServeError::Start(start) = error else { return error.into() };
+    let StartError::Bind { address, source } = &start else { return start.into() };
+    anyhow!("{start}: {}", bind_remedy(*address, source.kind()))
+}
+
+/// What to do when an address cannot be listened on.
+pub(crate) fn bind_remedy(address: SocketAddr, kind: io::ErrorKind) -> String {
+    let port = address.port();
+    match kind {
+        io::ErrorKind::AddrInUse => format!(
+            "another program has UDP port {port}, perhaps a `qpipe serve` of another home; end it, \
+             or name another port with --listen"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this host has no address {}: name one of its own with --listen", address.ip())
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("port {port} is for root alone: name one from 1024 up with --listen")
+        }
+        _ => "name another address with --listen".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_of_not_being_able_to_listen_has_its_remedy() {
+        let address = "192.0.2.7:7473".parse().unwrap();
+        let remedy = |kind| bind_remedy(address, kind);
+
+        assert!(remedy(io::ErrorKind::AddrInUse).contains("UDP port 7473"));
+        assert!(remedy(io::ErrorKind::AddrNotAvailable).contains("no address 192.0.2.7"));
+        assert!(remedy(io::ErrorKind::PermissionDenied).contains("1024"));
+        assert!(remedy(io::ErrorKind::Other).contains("--listen"));
+    }
+}

@@ -19,7 +19,7 @@ use crate::{
 /// # Errors
 /// A file is broken or cannot be written, what is to be added contradicts what is there, or there
 /// is nothing to remove.
-pub fn run(command: TrustCommand) -> anyhow::Result<Exit> {
+pub(crate) fn run(command: TrustCommand) -> anyhow::Result<Exit> {
     let home = host::home()?;
     match command {
         TrustCommand::List => list(&home)?,

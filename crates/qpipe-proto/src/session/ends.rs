@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{LocalEnd, Pipe, Session};
 use crate::cause::Cause;
-use crate::fact::{Closed, ClosedKind, End, EndKind, Kinds};
+use crate::fact::{ClosedKind, End, EndKind, Kinds};
 use crate::id::PipeId;
 use crate::read_end::ReadOutcome;
 use crate::write_end::WriteOutcome;
@@ -65,11 +65,8 @@ impl Session {
             return;
         }
         let kinds = end.consume(facts, consumed, now, rtt);
-        let closed = end.closing(facts);
-        if closed.is_some() {
-            facts.closed = closed;
-            self.recount(id);
-            self.mark(id, Kinds::CLOSED);
+        if end.closing(facts).is_some() {
+            self.look_at_end(id);
             self.announce(id);
         } else if kinds.is_empty() {
             self.tell_consumed_soon(id, now);
@@ -94,30 +91,22 @@ impl Session {
         if !end.wants_checksum(facts) {
             return;
         }
-        let closed = if end.verify(facts, checksum) {
-            end.closing(facts)
+        if end.verify(facts, checksum) {
+            self.look_at_end(id);
         } else {
-            Some(Closed { kind: ClosedKind::Corrupt, consumed: facts.consumed })
-        };
-        if closed.is_some() {
-            facts.closed = closed;
-            self.recount(id);
-            self.mark(id, Kinds::CLOSED);
+            self.state_closed(id, ClosedKind::Corrupt);
         }
         self.announce(id);
     }
 
-    /// The reader leaves: states Closed(broken). Without effect if the pipe is over.
+    /// The reader leaves: states Closed(broken), or Refused if the open was not answered yet.
+    /// Without effect if the pipe is over.
     pub fn close_read(&mut self, id: PipeId, cause: Cause) {
         let Some(pipe) = self.pipes.get_mut(&id) else { return };
         if !matches!(pipe.end, LocalEnd::Read(_)) || pipe.facts.is_terminal() {
             return;
         }
-        let consumed = pipe.facts.consumed;
-        pipe.facts.closed = Some(Closed { kind: ClosedKind::Broken(cause), consumed });
-        self.recount(id);
-        self.mark(id, Kinds::CLOSED);
-        self.announce(id);
+        self.state_closed(id, ClosedKind::Broken(cause));
     }
 
     /// Asks for a window of at least `wanted` bytes at a read end, as a relay does whose other leg

@@ -72,7 +72,7 @@ impl Session {
         self.hear_pipe(id, Facts { open: header.open.clone(), ..Facts::default() }, now)?;
         let Some(pipe) = self.pipes.get_mut(&id) else { return Ok(StreamVerdict::Cut) };
         let LocalEnd::Read(end) = &pipe.end else { return Ok(StreamVerdict::Cut) };
-        if pipe.facts.closed.is_some() {
+        if pipe.facts.is_terminal() {
             return Ok(StreamVerdict::Broken);
         }
         if pipe.has_stream || header.offset != end.received {
@@ -88,7 +88,7 @@ impl Session {
         let Some(Pipe { end: LocalEnd::Read(end), facts, .. }) = self.pipes.get_mut(&id) else {
             return StreamVerdict::Cut;
         };
-        if facts.closed.is_some() {
+        if facts.is_terminal() {
             return StreamVerdict::Broken;
         }
         if let Err(contradiction) = end.receive(facts, received) {
@@ -114,7 +114,7 @@ impl Session {
             return StreamVerdict::Cut;
         }
         let LocalEnd::Read(read) = &pipe.end else { return StreamVerdict::Cut };
-        if pipe.facts.closed.is_some() {
+        if pipe.facts.is_terminal() {
             return StreamVerdict::Broken;
         }
         if read.received < end.length {
@@ -144,11 +144,8 @@ impl Session {
         self.events.push_back(Event::Contradiction(id, contradiction));
         pipe.fail(Cause::Protocol);
         let kinds = match &pipe.end {
-            LocalEnd::Read(_) if pipe.facts.closed.is_none() => {
-                let consumed = pipe.facts.consumed;
-                let kind = ClosedKind::Broken(Cause::Protocol);
-                pipe.facts.closed = Some(Closed { kind, consumed });
-                Kinds::CLOSED
+            LocalEnd::Read(_) if !pipe.facts.is_terminal() => {
+                return self.state_closed(id, ClosedKind::Broken(Cause::Protocol));
             }
             LocalEnd::Write(end) if pipe.facts.end.is_none() => {
                 let kind = EndKind::Aborted(Cause::Protocol);
@@ -327,11 +324,25 @@ impl Session {
             self.contradict(id, short);
             return;
         }
-        let consumed = pipe.facts.consumed;
-        pipe.facts.closed = Some(Closed { kind: ClosedKind::Corrupt, consumed });
+        pipe.fail(Cause::Corrupt);
         self.events.push_back(Event::Contradiction(id, short));
+        self.state_closed(id, ClosedKind::Corrupt);
+    }
+
+    /// The read end is over. Before the open is answered that is a refusal: a writer is not to hear
+    /// of a reader that never was.
+    pub(super) fn state_closed(&mut self, id: PipeId, kind: ClosedKind) {
+        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        let kinds = if pipe.is_ours || pipe.facts.answer.is_some() {
+            pipe.facts.closed = Some(Closed { kind, consumed: pipe.facts.consumed });
+            Kinds::CLOSED
+        } else {
+            let cause = if let ClosedKind::Broken(cause) = kind { cause } else { Cause::Corrupt };
+            pipe.facts.answer = Some(Answer::Refused(cause));
+            Kinds::ANSWER
+        };
         self.recount(id);
-        self.mark(id, Kinds::CLOSED);
+        self.mark(id, kinds);
         self.announce(id);
     }
 

@@ -198,12 +198,14 @@ impl Session {
             if pipe.is_ours || pipe.is_released || pipe.facts.answer == Some(Answer::Accepted) {
                 continue;
             }
+            let is_refused = pipe.facts.answer.is_some();
             let mut kinds = Kinds::default();
-            if pipe.facts.answer.is_none() {
+            if !is_refused {
                 pipe.facts.answer = Some(Answer::Accepted);
                 kinds.add(Kinds::ANSWER);
             }
             match &mut pipe.end {
+                LocalEnd::Read(_) if is_refused => {}
                 LocalEnd::Read(end) => {
                     end.start(&mut pipe.facts, floor, None);
                     kinds.add(Kinds::LIMIT);

@@ -139,7 +139,7 @@ fn bytes_after_the_trailer_are_an_error_a_second_trailer_too() {
 
 #[test]
 fn headers_and_trailers_of_impossible_lengths_are_refused_before_they_are_there() {
-    let over = |max: usize| (max as u16 + 1 | 0x4000).to_be_bytes();
+    let over = |max: usize| ((max as u16 + 1) | 0x4000).to_be_bytes();
     let header = over(STREAM_HEADER_BYTES_MAX);
     assert!(matches!(read([&header[..]]), Err(FrameError::Malformed(_))));
     let trailer = over(STREAM_TRAILER_BYTES_MAX);

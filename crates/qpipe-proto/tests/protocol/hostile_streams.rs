@@ -1,1 +1,203 @@
-//! x
+//! Pipe streams that are not what they should be.
+
+use qpipe_proto::cause::Cause;
+use qpipe_proto::fact::{ClosedKind, End, EndKind, Facts, Opener};
+use qpipe_proto::session::StreamVerdict;
+use qpipe_proto::wire::StreamHeader;
+use qpipe_proto::{PipeId, ReadOutcome};
+
+use crate::drawn::id;
+use crate::lone::{INITIAL, Lone, ended, opened};
+use crate::world::{Config, RTT, World};
+
+const START_WINDOW: u64 = 64 * 1024;
+
+fn header(number: u64) -> StreamHeader {
+    StreamHeader { id: id(number), offset: 0, open: opened(number, Opener::Writer).open }
+}
+
+fn end(kind: EndKind, length: u64) -> End {
+    End { kind, length, checksum: 7 }
+}
+
+/// A pipe that the peer writes, accepted, whose stream has begun.
+fn streaming() -> (Lone, PipeId) {
+    let mut lone = Lone::new();
+    let pipe = lone.theirs(0, Opener::Writer);
+    assert_eq!(lone.session.stream_opened(&header(0), lone.now), Ok(StreamVerdict::Read));
+    (lone, pipe)
+}
+
+#[test]
+fn a_header_without_an_open_of_a_pipe_that_is_not_there_is_cut() {
+    let mut lone = Lone::new();
+    for number in [0, 1, 7] {
+        let header = StreamHeader { open: None, ..header(number) };
+        assert_eq!(lone.session.stream_opened(&header, lone.now), Ok(StreamVerdict::Cut));
+    }
+    lone.look();
+    assert_eq!(lone.session.unsettled(), 0);
+}
+
+#[test]
+fn a_header_of_a_forgotten_pipe_is_answered_with_settled_and_cut() {
+    let (mut lone, pipe) = streaming();
+    lone.hears(pipe, ended(EndKind::Aborted(Cause::Io), 0)).unwrap();
+    lone.session.release(pipe);
+    lone.hears_settled(pipe, pipe);
+    assert!(lone.session.facts(pipe).is_none());
+    assert_eq!(lone.session.stream_opened(&header(0), lone.now), Ok(StreamVerdict::Cut));
+    assert_eq!(lone.session.received(pipe, 1), StreamVerdict::Cut);
+    assert_eq!(lone.session.trailer(pipe, end(EndKind::Eof, 0)), StreamVerdict::Cut);
+    lone.look();
+    assert_eq!(lone.settled, [(pipe, pipe)]);
+}
+
+#[test]
+fn a_header_that_begins_elsewhere_or_a_second_stream_ends_the_pipe() {
+    let mut lone = Lone::new();
+    let pipe = lone.theirs(0, Opener::Writer);
+    let late = StreamHeader { offset: 1, ..header(0) };
+    assert_eq!(lone.session.stream_opened(&late, lone.now), Ok(StreamVerdict::Cut));
+    lone.look();
+    lone.assert_broken(pipe);
+
+    let (mut lone, pipe) = streaming();
+    assert_eq!(lone.session.stream_opened(&header(0), lone.now), Ok(StreamVerdict::Cut));
+    lone.look();
+    lone.assert_broken(pipe);
+}
+
+#[test]
+fn a_header_with_another_open_than_the_control_stream_told_ends_the_pipe() {
+    let mut lone = Lone::new();
+    let pipe = lone.theirs(0, Opener::Writer);
+    let mut other = header(0);
+    other.open.as_mut().unwrap().no_wait = true;
+    assert_ne!(lone.session.stream_opened(&other, lone.now), Ok(StreamVerdict::Read));
+    lone.look();
+    lone.assert_broken(pipe);
+}
+
+#[test]
+fn a_byte_beyond_the_limit_ends_the_pipe_the_last_one_allowed_does_not() {
+    let (mut lone, pipe) = streaming();
+    assert_eq!(lone.session.received(pipe, START_WINDOW), StreamVerdict::Read);
+    assert_eq!(lone.session.received(pipe, START_WINDOW + 1), StreamVerdict::Cut);
+    lone.look();
+    lone.assert_broken(pipe);
+}
+
+#[test]
+fn a_byte_beyond_the_initial_limit_ends_a_pipe_that_is_not_accepted() {
+    let mut lone = Lone::new();
+    assert_eq!(lone.session.stream_opened(&header(0), lone.now), Ok(StreamVerdict::Read));
+    assert_eq!(lone.session.received(id(0), INITIAL), StreamVerdict::Read);
+    assert_eq!(lone.session.received(id(0), INITIAL + 1), StreamVerdict::Cut);
+    lone.session.accept(&[id(0)], lone.now).unwrap();
+    lone.look();
+    lone.assert_broken(id(0));
+}
+
+#[test]
+fn bytes_beyond_the_end_end_the_pipe() {
+    let (mut lone, pipe) = streaming();
+    lone.hears(pipe, ended(EndKind::Eof, 5)).unwrap();
+    assert_eq!(lone.session.received(pipe, 6), StreamVerdict::Cut);
+    lone.look();
+    lone.assert_broken(pipe);
+}
+
+#[test]
+fn an_end_before_bytes_that_came_ends_the_pipe() {
+    let (mut lone, pipe) = streaming();
+    lone.session.received(pipe, 6);
+    lone.hears(pipe, ended(EndKind::Eof, 5)).unwrap();
+    lone.assert_broken(pipe);
+}
+
+#[test]
+fn a_trailer_that_counts_bytes_which_did_not_come_is_corrupt_not_eof() {
+    let (mut lone, pipe) = streaming();
+    lone.session.received(pipe, 6);
+    assert_eq!(lone.session.trailer(pipe, end(EndKind::Eof, 7)), StreamVerdict::Cut);
+    lone.look();
+    assert_eq!(lone.session.read_outcome(pipe), Some(ReadOutcome::Corrupt));
+    assert_eq!(lone.said_of(pipe).closed.unwrap().kind, ClosedKind::Corrupt);
+
+    let (mut lone, pipe) = streaming();
+    lone.session.received(pipe, 6);
+    lone.session.trailer(pipe, end(EndKind::Aborted(Cause::Io), 7));
+    lone.look();
+    lone.assert_broken(pipe);
+}
+
+#[test]
+fn a_trailer_other_than_the_end_that_control_told_ends_the_pipe() {
+    let (mut lone, pipe) = streaming();
+    lone.hears(pipe, ended(EndKind::Eof, 5)).unwrap();
+    lone.session.received(pipe, 5);
+    let other = End { checksum: 8, ..end(EndKind::Eof, 5) };
+    assert_eq!(lone.session.trailer(pipe, other), StreamVerdict::Cut);
+    lone.look();
+    lone.assert_broken(pipe);
+}
+
+#[test]
+fn a_wrong_checksum_is_corrupt_and_a_right_one_eof_before_and_after_it_is_consumed() {
+    for (sum, outcome) in [(7, ReadOutcome::Eof), (8, ReadOutcome::Corrupt)] {
+        for consumed in [0, 5] {
+            let (mut lone, pipe) = streaming();
+            lone.session.received(pipe, 5);
+            lone.session.consume(pipe, consumed, lone.now, RTT);
+            lone.session.trailer(pipe, end(EndKind::Eof, 5));
+            assert_eq!(lone.session.read_outcome(pipe), None, "not before the checksum");
+            assert!(lone.session.wants_checksum(pipe));
+            lone.session.verify(pipe, sum);
+            assert_eq!(lone.session.read_outcome(pipe), Some(outcome));
+            lone.session.consume(pipe, 5, lone.now, RTT);
+            lone.look();
+            let expected = if sum == 7 { ClosedKind::Complete } else { ClosedKind::Corrupt };
+            assert_eq!(lone.said_of(pipe).closed.unwrap().kind, expected);
+            assert_eq!(lone.session.read_outcome(pipe), Some(outcome), "and it stays so");
+        }
+    }
+}
+
+#[test]
+fn a_pipe_that_is_not_accepted_is_not_complete() {
+    let mut lone = Lone::new();
+    lone.session.stream_opened(&header(0), lone.now).unwrap();
+    lone.session.trailer(id(0), end(EndKind::Eof, 0));
+    lone.session.verify(id(0), 7);
+    lone.look();
+    assert_eq!(lone.said_of(id(0)), Facts::default());
+    lone.session.accept(&[id(0)], lone.now).unwrap();
+    assert!(lone.session.wants_checksum(id(0)));
+}
+
+#[test]
+fn what_is_over_is_not_read_on() {
+    let (mut lone, pipe) = streaming();
+    lone.session.close_read(pipe, Cause::ReaderClosed);
+    assert_eq!(lone.session.received(pipe, 5), StreamVerdict::Broken);
+    assert_eq!(lone.session.trailer(pipe, end(EndKind::Eof, 5)), StreamVerdict::Broken);
+    lone.session.consume(pipe, 5, lone.now, RTT);
+    assert_eq!(lone.session.facts(pipe).unwrap().consumed, 0);
+    assert_eq!(lone.session.read_outcome(pipe), Some(ReadOutcome::Closed(Cause::ReaderClosed)));
+}
+
+#[test]
+fn what_is_buffered_beyond_memory_breaks_the_pipe_as_busy() {
+    // The reserve takes the whole pool, so the pipe has its floor and the initial limit.
+    let config = Config { opens: 1, initial_limit: 16 * 1024, memory: 32 * 1024 };
+    let mut world = World::new(config);
+    let pipe = world.open(0, &[Opener::Writer]).unwrap()[0];
+    world.say(0);
+    world.deliver_control(0);
+    world.answer(1, true);
+    let session = &mut world.nodes[1].session;
+    assert_eq!(session.received(pipe, 4096), StreamVerdict::Read);
+    assert_eq!(session.received(pipe, 4097), StreamVerdict::Broken);
+    assert_eq!(session.read_outcome(pipe), Some(ReadOutcome::Aborted(Cause::Busy)));
+}

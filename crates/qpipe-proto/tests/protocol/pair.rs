@@ -52,7 +52,8 @@ fn step(world: &mut World, (what, which, amount): Step) {
         (57, Some(id)) => world.close_read(id),
         (58..60, Some(id)) => world.release(id),
         (FAULTS, Some(id)) => {
-            world.pipes.get_mut(&id).unwrap().is_corrupt |= amount % 4 == 0;
+            let pipe = world.pipes.get_mut(&id).unwrap();
+            pipe.is_corrupt |= pipe.end.is_none();
         }
         (61, Some(id)) if amount % 4 == 0 => world.cut(id),
         (62, _) if amount % 64 == 0 => world.close(node),
@@ -76,7 +77,7 @@ fn steps(kinds: u8) -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 15_000, ..ProptestConfig::default() })]
 
     #[test]
     fn without_faults_every_pipe_ends_as_it_should(steps in steps(FAULTS)) {
@@ -168,17 +169,18 @@ fn a_limit_that_crosses_what_was_returned_makes_it_void() {
         talk(&mut world);
     }
     // The writer gives back while the reader's next Limit is on its way.
-    world.write(id, 150_000);
+    let half = world.nodes[0].session.write_window(id) / 2;
+    world.write(id, half);
     flow(&mut world, id);
     world.pass(Duration::from_secs(3));
     world.say(0);
     world.consume(id, u64::MAX);
-    world.nodes[1].session.widen(id, 8 << 20);
     world.say(1);
+    assert_eq!((world.control[0].len(), world.control[1].len()), (1, 1), "they cross");
     world.deliver_control(1);
     world.deliver_control(0);
-    assert!(world.nodes[0].session.write_window(id) > 1 << 20);
-    world.write(id, 1 << 20);
+    assert!(world.nodes[0].session.write_window(id) > half);
+    assert_eq!(world.write(id, half + 1), half + 1);
     world.finish();
     assert_eq!(world.pipes[&id].read_outcome, Some(ReadOutcome::Eof));
 }
@@ -210,6 +212,21 @@ fn a_stream_cut_before_its_trailer_is_no_eof() {
     let pipe = &world.pipes[&id];
     assert_eq!(pipe.read_outcome, Some(ReadOutcome::Aborted(Cause::Cut)));
     assert!(matches!(pipe.write_outcome, Some(WriteOutcome::Broken { cause: Cause::Cut, .. })));
+}
+
+#[test]
+fn a_stream_cut_before_the_open_is_answered_is_a_refusal_and_no_success() {
+    let mut world = World::new(SMALL);
+    let id = world.open(0, &[Opener::Writer]).unwrap()[0];
+    world.carry(id, true);
+    world.deliver_stream(id, 1);
+    world.cut(id);
+    world.deliver_stream(id, 1);
+    world.end(id, EndKind::Eof);
+    talk(&mut world);
+    assert_eq!(world.pipes[&id].write_outcome, Some(WriteOutcome::Refused(Cause::Cut)));
+    world.answer(1, false);
+    world.finish();
 }
 
 #[test]

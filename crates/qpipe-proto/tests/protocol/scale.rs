@@ -9,6 +9,7 @@ use qpipe_proto::{Budget, Cause, Session, Side};
 use std::time::Instant;
 
 use crate::drawn::id;
+use crate::world::START;
 
 const OPENS: u64 = 256;
 
@@ -29,7 +30,7 @@ impl Pair {
             Session::new(side, limits, limits, account, reserve)
         };
         let sessions = [session(Side::Dialler, &budgets[0]), session(Side::Acceptor, &budgets[1])];
-        Pair { sessions, budgets, now: Instant::now() }
+        Pair { sessions, budgets, now: *START }
     }
 
     fn open(&mut self) -> Result<PipeId, OpenError> {

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use qpipe_proto::limits::START_WINDOW_BYTES;
 
 use crate::differences::{DIFFERENCES, Ending, Kind};
 use crate::ends::{ReadEnd, WriteEnd, fill, read_exact, read_to_end, write_all};
@@ -146,7 +147,9 @@ impl<W: WriteEnd, R: ReadEnd> Play<W, R> {
     fn try_write(&mut self, n: usize) {
         let held = self.written - self.read;
         let Some(writer) = &mut self.writer else { return };
-        if self.reader.is_some() && held > SURE_BYTES {
+        // Beyond the first window there is room only once the news of what was read has come.
+        let is_sure = held <= SURE_BYTES && self.written + n <= START_WINDOW_BYTES as usize;
+        if self.reader.is_some() && !is_sure {
             return;
         }
         match writer.try_write(&pattern(1, self.written as u64, n)) {

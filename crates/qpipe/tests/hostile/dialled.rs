@@ -330,7 +330,7 @@ impl Host {
     /// Takes the next connection and its Hello, and does not answer.
     async fn meet(&mut self) -> Peer {
         let incoming = bounded(self.endpoint.accept()).await.unwrap();
-        let conn = bounded(incoming).await.unwrap();
+        let conn = bounded(incoming.accept().unwrap()).await.unwrap();
         let (send, recv) = bounded(conn.accept_bi()).await.unwrap();
         let mut peer = Peer::with_streams(conn, send, recv);
         peer.parity = 1;

@@ -121,8 +121,8 @@ impl Rig {
     pub async fn welcomes(&self) {
         let fresh = node(HostIdentity::ephemeral().unwrap().node(), Arc::new(qpipe::Nobody));
         let mut offer = self.victim.offer(qpipe::End::Write, None).unwrap();
-        let dialling = fresh.connect(&address_of(&self.victim), Some(offer.secret()));
-        let session = bounded(dialling).await.unwrap();
+        let target = address_of(&self.victim);
+        let session = bounded(fresh.connect(&target, Some(offer.secret()))).await.unwrap();
         let target = OpenTarget::Ticket(offer.secret().clone());
         let mut writer = session.open_writer(target, OpenOptions::default()).await.unwrap();
         let mut reader = bounded(offer.taken()).await.unwrap().reader.unwrap();

@@ -183,7 +183,7 @@ async fn streams_of_pipes_that_there_are_not() {
 #[tokio::test]
 async fn a_header_with_an_open_beyond_the_allowance_ends_the_session() {
     let rig = Rig::new().await;
-    let mut peer = Peer::of(&rig).await;
+    let peer = Peer::of(&rig).await;
     let beyond = id(2 * peer.opens_allowed);
     let _stream = peer.stream(&header(beyond)).await;
     assert_eq!(peer.refusal().await, (1, "more opens than were allowed".to_owned()));

@@ -2,13 +2,14 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use qpipe::identity::{HostIdentity, PeerIdentity};
 use qpipe::tls::ExpectedHost;
 use qpipe::{
-    Address, End, Ends, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, Peer, PipeReader,
-    PipeWriter, Session,
+    Access, Address, Cause, End, Ends, Enrolled, Nobody, Node, NodeOptions, OpenOptions,
+    OpenTarget, Peer, PipeReader, PipeWriter, Secret, Session,
 };
 
 /// A node with a key of its own, listening on a free port of 127.0.0.1.
@@ -92,4 +93,30 @@ impl Pair {
 pub fn pattern(seed: u64, from: u64, length: usize) -> Vec<u8> {
     let byte = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed).rotate_left(29) as u8;
     (from..from + length as u64).map(byte).collect()
+}
+
+/// Everybody may talk to the node; what they open is judged at each open.
+pub struct Everybody;
+
+impl Access for Everybody {
+    fn knows(&self, _: &PeerIdentity) -> bool {
+        true
+    }
+
+    fn redeem(
+        &self,
+        _: &Secret,
+        _: &PeerIdentity,
+        _: SocketAddr,
+    ) -> Result<Option<Enrolled>, Cause> {
+        Ok(None)
+    }
+}
+
+/// A node that gives opens of named pipes out.
+pub fn named_node(access: Arc<dyn Access>) -> Node {
+    let identity = HostIdentity::ephemeral().unwrap().node();
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let options = NodeOptions { listen, takes_names: true, ..NodeOptions::default() };
+    Node::start(identity, options, access).unwrap()
 }
