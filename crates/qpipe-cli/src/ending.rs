@@ -205,7 +205,10 @@ fn refusal(pipe: &Label, cause: Cause, way: Way) -> String {
         ),
         Cause::NotAllowed | Cause::Revoked => match rule {
             Some(rule) => {
-                format!("there, `qpipe trust add NAME --key KEY --allow '{rule}'` allows it")
+                format!(
+                    "there, `qpipe trust add NAME --key KEY --allow '{rule}'` allows it, \
+                 where KEY is what `qpipe key fingerprint` prints here"
+                )
             }
             None => "ask there for a new ticket".into(),
         },
@@ -311,7 +314,8 @@ mod tests {
         assert_eq!(
             told(Cause::NotAllowed),
             "sending into the pipe b/inbox/x was refused: no rule allows it; there, `qpipe trust \
-             add NAME --key KEY --allow 'send:inbox/x'` allows it"
+             add NAME --key KEY --allow 'send:inbox/x'` allows it, where KEY is what `qpipe key \
+             fingerprint` prints here"
         );
         assert!(told(Cause::NoPartner).contains("`qpipe recv`"));
         assert!(told(Cause::Taken).contains("another name"));

@@ -40,5 +40,6 @@ pub use session::{IncomingOpen, OpenError, OpenOptions, Session, SessionEnd};
 
 pub use qpipe_proto::fact::OpenTarget;
 pub use qpipe_proto::hello::Enrolled;
-pub use qpipe_proto::ticket::{Address, End};
+pub use qpipe_proto::limits::PIPE_BUF;
+pub use qpipe_proto::ticket::{Address, End, Grant};
 pub use qpipe_proto::{Cause, Fingerprint, PipeName, Secret, Target, Ticket};

@@ -213,14 +213,19 @@ impl IncomingOpen {
     /// # Errors
     /// [`Cause::Busy`]: no memory is left, and the group was refused.
     pub fn accept(mut self) -> Result<Ends, Cause> {
-        self.is_answered = true;
         let ids: Vec<PipeId> = self.members.iter().map(|(id, _)| *id).collect();
-        self.link.with(|state| {
+        let accepted = self.link.with(|state| {
             for (id, open) in &self.members {
                 state.add_side(*id, open.opener == Opener::Reader);
             }
             state.session.accept(&ids, clock::now())
-        })?;
+        });
+        if let Err(cause) = accepted {
+            self.answer_no(cause);
+            return Err(cause);
+        }
+        self.is_answered = true;
+        self.link.used.notify_one();
         let mut ends =
             Ends { session: Session::new(self.link.clone()), writer: None, reader: None };
         for (id, open) in &self.members {

@@ -18,6 +18,11 @@ impl Session {
         self.lost.is_some() || self.bye.wanted || self.bye.heard
     }
 
+    /// Whether both sides said Bye.
+    pub fn is_finished(&self) -> bool {
+        self.bye.said && self.bye.heard
+    }
+
     /// Whether both sides are through with the pipe, or it is not known.
     pub fn is_settled(&self, id: PipeId) -> bool {
         self.pipes.get(&id).is_none_or(|pipe| pipe.is_settled)

@@ -68,13 +68,13 @@ pub(super) async fn write(link: Arc<Link>, mut stream: SendStream) {
 pub(super) async fn read(link: Arc<Link>, mut stream: Assembler, mut decoder: ControlDecoder) {
     loop {
         if let Err(error) = hear(&link, &mut decoder).await {
-            return fail(&link, &error.to_string());
+            return link.fail(&error.to_string());
         }
         match stream.read(UNPLACED_BYTES_MAX).await {
             Ok(Assembled::Bytes(pieces)) => pieces.iter().for_each(|piece| decoder.push(piece)),
-            Ok(Assembled::Fin) => return fail(&link, "the control stream was ended"),
+            Ok(Assembled::Fin) => return link.fail("the control stream was ended"),
             Err(ReadFailure::Quic(quinn::ReadError::ConnectionLost(_))) => return,
-            Err(_) => return fail(&link, "the control stream was cut"),
+            Err(_) => return link.fail("the control stream was cut"),
         }
     }
 }
@@ -99,18 +99,20 @@ enum HearError {
     Session(#[from] qpipe_proto::session::SessionError),
 }
 
-fn fail(link: &Arc<Link>, what: &str) {
-    tracing::warn!(peer = %link.peer.host(), what, "the peer broke the protocol: session ended");
-    link.lock().ended.get_or_insert_with(|| SessionEnd::Protocol(what.to_owned()));
-    link.conn.close(codes::PROTOCOL, what.as_bytes());
-}
-
 impl Link {
+    /// The peer broke the protocol: ends the session.
+    pub(super) fn fail(&self, what: &str) {
+        tracing::warn!(peer = %self.peer.host(), what, "the peer broke the protocol: session over");
+        self.lock().ended.get_or_insert_with(|| SessionEnd::Protocol(what.to_owned()));
+        self.conn.close(codes::PROTOCOL, what.as_bytes());
+    }
+
     /// Lets the peer open as many streams as its pipes may need.
     pub(super) fn open_slots(&self) {
         let mut state = self.lock();
         state.rtt = self.conn.rtt();
-        let undrained = state.streams_in as u64;
+        // A stream that does not say which pipe it carries makes no room for another.
+        let undrained = state.streams_begun as u64;
         let slots = state.session.stream_slots(undrained);
         if slots > state.slots {
             state.slots = slots;

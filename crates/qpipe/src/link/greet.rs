@@ -89,7 +89,8 @@ pub(crate) async fn say_hello(
     let _ = send.write_all(&encode_control(&ControlMessage::Hello(hello))).await;
     let mut recv = Assembler::new(recv);
     let mut decoder = ControlDecoder::default();
-    let theirs = read_hello(&mut recv, &mut decoder).await.map_err(|e| closed_or(&conn, e))?;
+    let theirs = in_time(read_hello(&mut recv, &mut decoder)).await;
+    let theirs = theirs.map_err(|error| closed_or(&conn, error))?;
     if hello::agree(&theirs).is_err() || theirs.session != session_id {
         conn.close(codes::VERSION, b"no version of qpipe in common");
         hello::agree(&theirs)?;
@@ -108,11 +109,15 @@ pub(crate) async fn answer_hello(
     judge: impl FnOnce(Option<&Secret>, SocketAddr) -> Result<Option<Enrolled>, RefusedHello>,
 ) -> Result<Arc<Link>, GreetError> {
     let conn = greeted.conn.clone();
-    let (mut send, recv) = conn.accept_bi().await?;
-    let mut recv = Assembler::new(recv);
     let mut decoder = ControlDecoder::default();
-    let theirs = match read_hello(&mut recv, &mut decoder).await {
-        Ok(theirs) => theirs,
+    let hear = async {
+        let (send, recv) = conn.accept_bi().await?;
+        let mut recv = Assembler::new(recv);
+        let theirs = read_hello(&mut recv, &mut decoder).await?;
+        Ok((send, recv, theirs))
+    };
+    let (mut send, recv, theirs) = match in_time(hear).await {
+        Ok(heard) => heard,
         Err(error) => {
             conn.close(codes::PROTOCOL, b"the first message must be Hello");
             return Err(error);
@@ -168,6 +173,7 @@ fn link(
         opens: Notify::new(),
         drained: Notify::new(),
         over: Notify::new(),
+        used: Notify::new(),
     });
     link.open_slots();
     link.start(streams);
@@ -192,23 +198,25 @@ async fn read_hello(
     recv: &mut Assembler,
     decoder: &mut ControlDecoder,
 ) -> Result<Hello, GreetError> {
-    let read = async {
-        loop {
-            match decoder.next() {
-                Ok(None) => {}
-                Ok(Some(ControlMessage::Hello(hello))) => return Ok(hello),
-                Ok(Some(_)) | Err(_) => return Err(GreetError::NoHello),
-            }
-            match recv.read(CONTROL_MESSAGE_BYTES_MAX as u64).await {
-                Ok(Assembled::Bytes(pieces)) => pieces.iter().for_each(|p| decoder.push(p)),
-                Err(ReadFailure::Quic(quinn::ReadError::ConnectionLost(error))) => {
-                    return Err(error.into());
-                }
-                Ok(Assembled::Fin) | Err(_) => return Err(GreetError::NoHello),
-            }
+    loop {
+        match decoder.next() {
+            Ok(None) => {}
+            Ok(Some(ControlMessage::Hello(hello))) => return Ok(hello),
+            Ok(Some(_)) | Err(_) => return Err(GreetError::NoHello),
         }
-    };
-    tokio::time::timeout(HELLO_DEADLINE, read).await.unwrap_or(Err(GreetError::NoHello))
+        match recv.read(CONTROL_MESSAGE_BYTES_MAX as u64).await {
+            Ok(Assembled::Bytes(pieces)) => pieces.iter().for_each(|p| decoder.push(p)),
+            Err(ReadFailure::Quic(quinn::ReadError::ConnectionLost(error))) => {
+                return Err(error.into());
+            }
+            Ok(Assembled::Fin) | Err(_) => return Err(GreetError::NoHello),
+        }
+    }
+}
+
+/// What `hear` gives, if it does before the deadline for Hello.
+async fn in_time<T>(hear: impl Future<Output = Result<T, GreetError>>) -> Result<T, GreetError> {
+    tokio::time::timeout(HELLO_DEADLINE, hear).await.unwrap_or(Err(GreetError::NoHello))
 }
 
 /// The connection's own word on why it ended, if it has, is better than "no Hello".

@@ -61,6 +61,8 @@ pub(crate) struct Link {
     drained: Notify,
     /// The session is over.
     over: Notify,
+    /// An open of the peer was accepted.
+    pub(crate) used: Notify,
 }
 
 impl Link {
@@ -186,10 +188,16 @@ async fn watch(link: Arc<Link>) {
     }
     tracing::debug!(peer = %link.peer.host(), session = ?link.session_id, %reason, "session over");
     link.with(|state| {
-        state.ended.get_or_insert(SessionEnd::from(reason));
+        let is_finished = state.session.is_finished();
+        state.ended.get_or_insert_with(|| match is_finished {
+            true => SessionEnd::Bye,
+            false => SessionEnd::from(reason),
+        });
         state.session.lose(Cause::Lost);
     });
     link.over.notify_waiters();
+    // The writer of the control stream has nothing more to say: it sees that it is over.
+    link.control.notify_one();
     if let Some(host) = link.host.upgrade() {
         host.ended(&link);
     }

@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub(crate) readers: HashMap<PipeId, ReaderSide>,
     /// Pipe streams that are being read.
     pub(crate) streams_in: usize,
+    /// Those of them that said which pipe they carry.
+    pub(crate) streams_begun: usize,
     /// Pipe streams that the peer may have open, as quinn was told.
     pub(crate) slots: u64,
     /// The connection's round trip, as of a moment ago.
@@ -68,6 +70,8 @@ pub(crate) struct ReaderSide {
     pub(crate) waiting: Wakers,
     /// The task that reads the stream, where it waits.
     carrier: Option<Waker>,
+    /// Whether a program has the end, or an open of it is being judged.
+    is_held: bool,
 }
 
 /// The few tasks that wait for one pipe.
@@ -114,6 +118,7 @@ impl State {
             writers: HashMap::new(),
             readers: HashMap::new(),
             streams_in: 0,
+            streams_begun: 0,
             slots: 0,
             rtt,
             ended: None,
@@ -141,8 +146,14 @@ impl State {
         if writes {
             self.writers.entry(id).or_default();
         } else {
-            self.readers.entry(id).or_default();
+            self.readers.entry(id).or_default().is_held = true;
         }
+    }
+
+    /// Makes the side of a pipe whose stream came before anybody was asked about its open. It goes
+    /// when the pipe is over, unless it was offered to somebody by then.
+    pub(crate) fn expect_side(&mut self, id: PipeId) {
+        self.readers.entry(id).or_default();
     }
 
     /// Takes up to `wanted` bytes from the program, as many as may be written now.
@@ -264,13 +275,15 @@ impl State {
     /// Whether the stream of this pipe need not be read on; if not, `cx` is woken at a change.
     pub(crate) fn is_unwanted(&mut self, id: PipeId, cx: &Context<'_>) -> bool {
         let is_over = self.session.facts(id).is_none_or(|facts| facts.is_terminal());
+        // A pipe that is complete ends with its stream's trailer, which is on its way. Once its
+        // reader is let go, nobody waits for that.
+        let is_complete = self.session.read_outcome(id) == Some(qpipe_proto::ReadOutcome::Eof);
         match self.readers.get_mut(&id) {
-            Some(side) if !is_over => {
+            Some(side) if !is_over || is_complete => {
                 side.carrier = Some(cx.waker().clone());
                 false
             }
-            // A pipe that is complete ends with its stream's FIN, which is on its way.
-            _ => self.session.read_outcome(id) != Some(qpipe_proto::ReadOutcome::Eof),
+            _ => true,
         }
     }
 
@@ -325,6 +338,9 @@ impl State {
             wakers.append(&mut side.waiting.0);
             if self.session.facts(id).is_none_or(|facts| facts.is_terminal()) {
                 wakers.extend(side.carrier.take());
+                if !side.is_held {
+                    self.readers.remove(&id);
+                }
             }
         }
     }

@@ -26,8 +26,12 @@ pub(super) async fn accept(link: Arc<Link>) {
         link.lock().streams_in += 1;
         let link = link.clone();
         tokio::spawn(async move {
-            Incoming::new(link.clone(), stream).carry().await;
-            link.lock().streams_in -= 1;
+            let has_begun = Incoming::new(link.clone(), stream).carry().await;
+            {
+                let mut state = link.lock();
+                state.streams_in -= 1;
+                state.streams_begun -= usize::from(has_begun);
+            }
             link.drained.notify_one();
         });
     }
@@ -110,17 +114,19 @@ impl Incoming {
         Incoming { link, stream, frames: FrameReader::default(), id: None }
     }
 
-    async fn carry(mut self) {
-        loop {
-            match self.step().await {
-                Ok(()) => {}
-                Err(Stop::Done) => return,
-                Err(Stop::Unwanted(StreamVerdict::Broken)) => {
-                    return self.stream.stop(codes::STOP_BROKEN);
-                }
-                Err(Stop::Unwanted(_)) => return self.stream.stop(codes::STOP_CUT),
+    /// Reads the stream as long as it is wanted; returns whether it said which pipe it carries.
+    async fn carry(mut self) -> bool {
+        let stop = loop {
+            if let Err(stop) = self.step().await {
+                break stop;
             }
+        };
+        match stop {
+            Stop::Done => {}
+            Stop::Unwanted(StreamVerdict::Broken) => self.stream.stop(codes::STOP_BROKEN),
+            Stop::Unwanted(_) => self.stream.stop(codes::STOP_CUT),
         }
+        self.id.is_some()
     }
 
     async fn step(&mut self) -> Result<(), Stop> {
@@ -181,7 +187,8 @@ impl Incoming {
         let verdict = self.link.with(|state| {
             let verdict = state.session.stream_opened(header, clock::now());
             if verdict == Ok(StreamVerdict::Read) {
-                state.add_side(header.id, false);
+                state.expect_side(header.id);
+                state.streams_begun += 1;
             }
             verdict
         });
@@ -192,7 +199,7 @@ impl Incoming {
             }
             Ok(verdict) => Err(Stop::Unwanted(verdict)),
             Err(error) => {
-                self.link.conn.close(codes::PROTOCOL, error.to_string().as_bytes());
+                self.link.fail(&error.to_string());
                 Err(Stop::Done)
             }
         }
@@ -210,7 +217,13 @@ impl Incoming {
             }
             verdict
         });
-        if verdict == StreamVerdict::Read { Ok(()) } else { Err(Stop::Unwanted(verdict)) }
+        match verdict {
+            // What follows a trailer is of no interest. Waiting for the FIN, which mostly came with
+            // it, would let a peer that sends none keep the stream.
+            StreamVerdict::Read if self.frames.is_done() => Err(Stop::Done),
+            StreamVerdict::Read => Ok(()),
+            verdict => Err(Stop::Unwanted(verdict)),
+        }
     }
 
     /// The stream is over, for QUIC: without a trailer it was cut.

@@ -87,9 +87,13 @@ async fn receive(core: Arc<Core>, incoming: Incoming, place: OwnedSemaphorePermi
 
 /// A peer that only a ticket let in has so long to use it.
 async fn use_ticket_in_time(link: Arc<Link>) {
-    tokio::time::sleep(STRANGER_DEADLINE).await;
-    if link.lock().session.unsettled() == 0 {
-        link.conn.close(codes::TICKET, b"the ticket was not used in time");
+    tokio::select! {
+        biased;
+        () = link.used.notified() => {}
+        _ = link.ended() => {}
+        () = tokio::time::sleep(STRANGER_DEADLINE) => {
+            link.conn.close(codes::TICKET, b"the ticket was not used in time");
+        }
     }
 }
 

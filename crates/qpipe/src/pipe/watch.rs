@@ -128,7 +128,8 @@ impl ReaderWatch {
         });
     }
 
-    /// As [`super::PipeReader::widen`].
+    /// Asks for a window of at least `bytes`: how far beyond what was consumed the writer may go. A
+    /// relay does, whose readers are further away than this node.
     pub fn widen(&self, bytes: u64) {
         self.link.with(|state| state.session.widen(self.id, bytes));
     }

@@ -160,6 +160,10 @@ async fn a_stream_stopped_with_any_code_but_the_readers() {
         writer.write_all(&[5; 100]).await.unwrap();
         let mut stream = bounded(peer.conn.accept_uni()).await.unwrap();
         stream.stop(code.into()).unwrap();
+        // The writer hears of it when there is something to send.
+        while writer.write(b"more").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
         let ending = PipeError::Failed { cause: Cause::Cut, consumed: 0 };
         assert_eq!(bounded(writer.over()).await, Err(ending), "code {code}");
         peer.until(|peer| peer.facts.get(&id(0)).is_some_and(|facts| facts.end.is_some())).await;

@@ -15,13 +15,13 @@ use crate::raw::{Dice, message};
 use crate::rig::{Rig, at_once, name, pattern};
 
 /// Control messages sent, each changed by the dice.
-const MESSAGES: usize = 4_000;
+const MESSAGES: usize = 5_000;
 
 /// Pipe streams sent, each changed by the dice.
 const STREAMS: usize = 2_000;
 
 /// After so many, the node must have answered all of them.
-const BATCH: usize = 40;
+const BATCH: usize = 20;
 
 /// Numbers near which mistakes are made.
 const NUMBERS: [u64; 12] =
@@ -36,7 +36,7 @@ async fn control_messages_in_wrong_states_and_wrong_bytes() {
     let mut lost = 0;
     for round in 0..MESSAGES {
         let bytes = encode_control(&some_message(&mut dice));
-        let bytes = if dice.below(3) == 0 { mutated_message(&mut dice, &bytes) } else { bytes };
+        let bytes = if dice.below(12) == 0 { mutated_message(&mut dice, &bytes) } else { bytes };
         peer.say_raw(&bytes).await;
         if round % BATCH == BATCH - 1 {
             let is_alive = answers(&mut peer).await;
@@ -102,7 +102,8 @@ async fn answers(peer: &mut Peer) -> bool {
     peer.settled.clear();
     peer.state(id(0), Facts::default()).await;
     while !peer.settled.contains(&0) {
-        if peer.hear().await.is_err() {
+        if let Err(e) = peer.hear().await {
+            eprintln!("DBG {e}");
             return false;
         }
     }

@@ -62,7 +62,8 @@ async fn groups_that_are_never_complete_are_refused_in_time() {
         let pipe = peer.next_id();
         let missing = peer.next_id();
         peer.state(pipe, opened(pipe, 2)).await;
-        streams.push(peer.stream(&[&header_of_group(pipe)[..], &chunk(&[1; 9_000])].concat()).await);
+        streams
+            .push(peer.stream(&[&header_of_group(pipe)[..], &chunk(&[1; 9_000])].concat()).await);
         pipes.push((pipe, missing));
     }
     rig.beat().await;

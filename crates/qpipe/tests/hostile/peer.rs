@@ -20,30 +20,30 @@ use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, Trans
 use crate::rig::{Rig, bounded, name, pattern, read_all};
 
 /// A peer with a control stream.
-pub struct Peer {
-    pub conn: Connection,
-    pub send: SendStream,
-    pub recv: RecvStream,
+pub(crate) struct Peer {
+    pub(crate) conn: Connection,
+    pub(crate) send: SendStream,
+    pub(crate) recv: RecvStream,
     decoder: ControlDecoder,
     /// What the node said, and is not settled.
-    pub facts: HashMap<PipeId, Facts>,
+    pub(crate) facts: HashMap<PipeId, Facts>,
     /// What the node said is settled.
-    pub settled: BTreeSet<u64>,
-    pub opens_allowed: u64,
+    pub(crate) settled: BTreeSet<u64>,
+    pub(crate) opens_allowed: u64,
     /// How often the node said Bye.
-    pub byes: usize,
+    pub(crate) byes: usize,
     opened: u64,
     /// What this side's ids are odd by: 0 for the side that dialled, 1 for the other.
-    pub parity: u64,
+    pub(crate) parity: u64,
     _endpoint: Option<Endpoint>,
 }
 
 /// How the node closed the connection: code and words.
-pub type Refusal = (u64, String);
+pub(crate) type Refusal = (u64, String);
 
 impl Peer {
     /// Dials the node and says Hello.
-    pub async fn of(rig: &Rig) -> Peer {
+    pub(crate) async fn of(rig: &Rig) -> Peer {
         let mut peer = Peer::before_hello(rig).await;
         peer.say(&ControlMessage::Hello(hello(None))).await;
         peer.greeted().await;
@@ -51,14 +51,14 @@ impl Peer {
     }
 
     /// Dials the node and opens the control stream, on which nothing is said yet.
-    pub async fn before_hello(rig: &Rig) -> Peer {
+    pub(crate) async fn before_hello(rig: &Rig) -> Peer {
         let (endpoint, conn) = dial(rig, TransportConfig::default()).await;
         let (send, recv) = conn.open_bi().await.unwrap();
         Peer { _endpoint: Some(endpoint), ..Peer::with_streams(conn, send, recv) }
     }
 
     /// A peer on streams that are open already.
-    pub fn with_streams(conn: Connection, send: SendStream, recv: RecvStream) -> Peer {
+    pub(crate) fn with_streams(conn: Connection, send: SendStream, recv: RecvStream) -> Peer {
         Peer {
             conn,
             send,
@@ -75,28 +75,28 @@ impl Peer {
     }
 
     /// Says something. That the node hangs up meanwhile is its right.
-    pub async fn say(&mut self, message: &ControlMessage) {
+    pub(crate) async fn say(&mut self, message: &ControlMessage) {
         self.say_raw(&encode_control(message)).await;
     }
 
-    pub async fn say_raw(&mut self, bytes: &[u8]) {
+    pub(crate) async fn say_raw(&mut self, bytes: &[u8]) {
         let _ = bounded(self.send.write_all(bytes)).await;
     }
 
     /// States facts of one pipe.
-    pub async fn state(&mut self, id: PipeId, facts: Facts) {
+    pub(crate) async fn state(&mut self, id: PipeId, facts: Facts) {
         let message = FactsMessage { pipes: vec![(id, facts)], ..FactsMessage::default() };
         self.say(&ControlMessage::Facts(message)).await;
     }
 
     /// States that pipes are settled.
-    pub async fn settle(&mut self, first: PipeId, last: PipeId) {
+    pub(crate) async fn settle(&mut self, first: PipeId, last: PipeId) {
         let message = FactsMessage { settled: vec![(first, last)], ..FactsMessage::default() };
         self.say(&ControlMessage::Facts(message)).await;
     }
 
     /// The next message from the node, taken note of.
-    pub async fn hear(&mut self) -> Result<ControlMessage, ConnectionError> {
+    pub(crate) async fn hear(&mut self) -> Result<ControlMessage, ConnectionError> {
         loop {
             if let Some(message) = self.decoder.next().expect("the node speaks well") {
                 self.note(&message);
@@ -111,19 +111,19 @@ impl Peer {
     }
 
     /// Hears the node's Hello.
-    pub async fn greeted(&mut self) {
+    pub(crate) async fn greeted(&mut self) {
         assert!(matches!(self.hear().await, Ok(ControlMessage::Hello(_))));
     }
 
     /// Hears messages until `enough`.
-    pub async fn until(&mut self, enough: impl Fn(&Peer) -> bool) {
+    pub(crate) async fn until(&mut self, enough: impl Fn(&Peer) -> bool) {
         while !enough(self) {
             self.hear().await.expect("the session goes on");
         }
     }
 
     /// Hears the terminal fact of a pipe: why it was closed or refused; then says Settled.
-    pub async fn terminal(&mut self, id: PipeId) -> ClosedKind {
+    pub(crate) async fn terminal(&mut self, id: PipeId) -> ClosedKind {
         self.until(|peer| peer.facts.get(&id).is_some_and(Facts::is_terminal)).await;
         let facts = self.facts.remove(&id).unwrap();
         self.settle(id, id).await;
@@ -136,7 +136,7 @@ impl Peer {
 
     /// The node's answer to whatever came before has been heard: a fact of a pipe that the node
     /// has forgotten is always answered.
-    pub async fn sync(&mut self) {
+    pub(crate) async fn sync(&mut self) {
         let id = self.next_id();
         self.settled.clear();
         self.state(id, Facts::default()).await;
@@ -144,32 +144,32 @@ impl Peer {
     }
 
     /// Waits for the node to hang up.
-    pub async fn refusal(&self) -> Refusal {
+    pub(crate) async fn refusal(&self) -> Refusal {
         refusal(bounded(self.conn.closed()).await)
     }
 
     /// The next id of this side's opens.
-    pub fn next_id(&mut self) -> PipeId {
+    pub(crate) fn next_id(&mut self) -> PipeId {
         self.opened += 1;
         PipeId::new(2 * (self.opened - 1) + self.parity).unwrap()
     }
 
     /// Opens a pipe by a control message alone.
-    pub async fn open(&mut self, opener: Opener) -> PipeId {
+    pub(crate) async fn open(&mut self, opener: Opener) -> PipeId {
         let id = self.next_id();
         self.state(id, Facts { open: Some(open(id, opener)), ..Facts::default() }).await;
         id
     }
 
     /// Starts a pipe stream with these bytes. Dropping it would end it.
-    pub async fn stream(&self, bytes: &[u8]) -> SendStream {
+    pub(crate) async fn stream(&self, bytes: &[u8]) -> SendStream {
         let mut stream = bounded(self.conn.open_uni()).await.unwrap();
         let _ = bounded(stream.write_all(bytes)).await;
         stream
     }
 
     /// The session is alive: a pipe of it carries bytes, EOF and its result.
-    pub async fn is_served(&mut self, rig: &Rig) {
+    pub(crate) async fn is_served(&mut self, rig: &Rig) {
         let id = self.next_id();
         let content = pattern(7, 3_000);
         let bytes = [&header(id)[..], &chunk(&content), &trailer(&content)].concat();
@@ -181,7 +181,7 @@ impl Peer {
     }
 
     /// Hangs up, and sees to it that the node hears.
-    pub async fn leave(self) {
+    pub(crate) async fn leave(self) {
         self.conn.close(0u32.into(), b"");
         if let Some(endpoint) = self._endpoint {
             let _ = bounded(endpoint.wait_idle()).await;
@@ -210,7 +210,7 @@ impl Peer {
 }
 
 /// A QUIC connection to the node, with a key of its own and nothing said.
-pub async fn dial(rig: &Rig, transport: TransportConfig) -> (Endpoint, Connection) {
+pub(crate) async fn dial(rig: &Rig, transport: TransportConfig) -> (Endpoint, Connection) {
     let identity = HostIdentity::ephemeral().unwrap().node();
     let crypto = tls::client_config(&identity, rig.expected()).unwrap().crypto();
     let mut config = quinn::ClientConfig::new(crypto);
@@ -222,14 +222,14 @@ pub async fn dial(rig: &Rig, transport: TransportConfig) -> (Endpoint, Connectio
 }
 
 /// A UDP socket of no protocol.
-pub fn datagrams(rig: &Rig) -> UdpSocket {
+pub(crate) fn datagrams(rig: &Rig) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(rig.address()).unwrap();
     socket
 }
 
 /// What a node's closing of a connection says.
-pub fn refusal(error: ConnectionError) -> Refusal {
+pub(crate) fn refusal(error: ConnectionError) -> Refusal {
     match error {
         ConnectionError::ApplicationClosed(close) => {
             (close.error_code.into_inner(), String::from_utf8(close.reason.to_vec()).unwrap())
@@ -239,7 +239,7 @@ pub fn refusal(error: ConnectionError) -> Refusal {
 }
 
 /// A peer's Hello.
-pub fn hello(ticket: Option<Secret>) -> Hello {
+pub(crate) fn hello(ticket: Option<Secret>) -> Hello {
     Hello {
         versions: vec![1],
         session: SessionId([7; 16]),
@@ -251,42 +251,42 @@ pub fn hello(ticket: Option<Secret>) -> Hello {
 }
 
 /// The open of a named pipe, a group of its own.
-pub fn open(id: PipeId, opener: Opener) -> Open {
+pub(crate) fn open(id: PipeId, opener: Opener) -> Open {
     open_of(id, opener, name("x"))
 }
 
 /// The open of `target`, a group of its own.
-pub fn open_of(id: PipeId, opener: Opener, target: OpenTarget) -> Open {
+pub(crate) fn open_of(id: PipeId, opener: Opener, target: OpenTarget) -> Open {
     Open { opener, target, no_wait: false, group: Group { first: id, size: 1 } }
 }
 
 /// The header of a pipe that its writer opens.
-pub fn header(id: PipeId) -> Bytes {
+pub(crate) fn header(id: PipeId) -> Bytes {
     encode_header(&StreamHeader { id, offset: 0, open: Some(open(id, Opener::Writer)) })
 }
 
 /// A chunk.
-pub fn chunk(content: &[u8]) -> Vec<u8> {
+pub(crate) fn chunk(content: &[u8]) -> Vec<u8> {
     [&encode_chunk_header(content.len() as u64)[..], content].concat()
 }
 
 /// The trailer after `content`.
-pub fn trailer(content: &[u8]) -> Bytes {
+pub(crate) fn trailer(content: &[u8]) -> Bytes {
     encode_trailer(&eof(content))
 }
 
 /// The End after `content`.
-pub fn eof(content: &[u8]) -> End {
+pub(crate) fn eof(content: &[u8]) -> End {
     let checksum = xxhash_rust::xxh3::xxh3_64(content);
     End { kind: EndKind::Eof, length: content.len() as u64, checksum }
 }
 
 /// A Closed by a reader that leaves.
-pub fn broken(consumed: u64) -> Closed {
+pub(crate) fn broken(consumed: u64) -> Closed {
     Closed { kind: ClosedKind::Broken(Cause::ReaderClosed), consumed }
 }
 
 /// An id.
-pub fn id(number: u64) -> PipeId {
+pub(crate) fn id(number: u64) -> PipeId {
     PipeId::new(number).unwrap()
 }

@@ -1,7 +1,7 @@
 //! Bytes that no honest peer sends: protobuf by hand, and dice with a fixed seed.
 
 /// A length-delimited field of a protobuf message.
-pub fn field(number: u8, content: &[u8]) -> Vec<u8> {
+pub(crate) fn field(number: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     out.extend(varint(content.len() as u64));
     out.extend(content);
@@ -9,21 +9,21 @@ pub fn field(number: u8, content: &[u8]) -> Vec<u8> {
 }
 
 /// A number field of a protobuf message.
-pub fn number(field: u8, value: u64) -> Vec<u8> {
+pub(crate) fn number(field: u8, value: u64) -> Vec<u8> {
     let mut out = vec![field << 3];
     out.extend(varint(value));
     out
 }
 
 /// A message with its length before it, as QUIC writes lengths, in four bytes.
-pub fn message(body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(body: &[u8]) -> Vec<u8> {
     let mut out = (body.len() as u32 | 0x8000_0000).to_be_bytes().to_vec();
     out.extend(body);
     out
 }
 
 /// A Hello with this ticket and these versions.
-pub fn hello(version: u8, session: &[u8], ticket: &[u8]) -> Vec<u8> {
+pub(crate) fn hello(version: u8, session: &[u8], ticket: &[u8]) -> Vec<u8> {
     let mut hello = field(1, &[version]);
     hello.extend(field(2, session));
     hello.extend(number(3, 16_384));
@@ -33,7 +33,7 @@ pub fn hello(version: u8, session: &[u8], ticket: &[u8]) -> Vec<u8> {
 }
 
 /// Facts of one pipe: the fields of its `Pipe` message.
-pub fn pipe_facts(fields: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn pipe_facts(fields: &[Vec<u8>]) -> Vec<u8> {
     message(&field(2, &field(1, &fields.concat())))
 }
 
@@ -48,14 +48,14 @@ fn varint(mut value: u64) -> Vec<u8> {
 }
 
 /// Dice that fall alike in every run (xorshift64*).
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Dice {
+    pub(crate) fn new(seed: u64) -> Dice {
         Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn roll(&mut self) -> u64 {
+    pub(crate) fn roll(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -63,16 +63,16 @@ impl Dice {
     }
 
     /// A number below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         self.roll() as usize % end
     }
 
-    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.roll() as u8).collect()
     }
 
     /// One of several.
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }
 }

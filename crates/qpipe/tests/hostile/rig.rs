@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const UNREAD_BYTES: u64 = 5_000;
 
 /// A node under attack. It serves an honest session with a pipe in use.
-pub struct Rig {
-    pub victim: Node,
+pub(crate) struct Rig {
+    pub(crate) victim: Node,
     honest: Node,
     session: Session,
     writer: PipeWriter,
@@ -33,7 +33,7 @@ pub struct Rig {
 
 /// Whom the node under attack lets in without a ticket.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub(crate) enum Door {
     /// Everybody: the peer is hostile but known.
     Open,
     /// The honest host only.
@@ -62,12 +62,12 @@ impl Access for Guests {
 
 impl Rig {
     /// A node that knows every peer.
-    pub async fn new() -> Rig {
+    pub(crate) async fn new() -> Rig {
         Rig::with_door(Door::Open).await
     }
 
     /// A node behind `door`.
-    pub async fn with_door(door: Door) -> Rig {
+    pub(crate) async fn with_door(door: Door) -> Rig {
         watch_for_panics();
         let honest_identity = HostIdentity::ephemeral().unwrap().node();
         let guests = Guests { honest: honest_identity.host(), door };
@@ -84,32 +84,32 @@ impl Rig {
     }
 
     /// Where the node listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.victim.local_addresses()[0]
     }
 
     /// The node as something to dial.
-    pub fn expected(&self) -> ExpectedHost {
+    pub(crate) fn expected(&self) -> ExpectedHost {
         ExpectedHost::Is(self.victim.fingerprint())
     }
 
     /// The next group of opens at the node.
-    pub async fn open(&self) -> IncomingOpen {
+    pub(crate) async fn open(&self) -> IncomingOpen {
         bounded(self.victim.next_open()).await.unwrap()
     }
 
     /// The end to read of the next open, accepted.
-    pub async fn reader(&self) -> PipeReader {
+    pub(crate) async fn reader(&self) -> PipeReader {
         self.open().await.accept().unwrap().reader.unwrap()
     }
 
     /// The end to write of the next open, accepted.
-    pub async fn writer(&self) -> PipeWriter {
+    pub(crate) async fn writer(&self) -> PipeWriter {
         self.open().await.accept().unwrap().writer.unwrap()
     }
 
     /// The honest pipe carries on.
-    pub async fn beat(&mut self) {
+    pub(crate) async fn beat(&mut self) {
         self.write(1_000).await;
         let mut got = [0; 1_000];
         bounded(self.reader.read_exact(&mut got)).await.unwrap();
@@ -118,7 +118,7 @@ impl Rig {
     }
 
     /// The honest host can still dial, open and be heard.
-    pub async fn welcomes(&self) {
+    pub(crate) async fn welcomes(&self) {
         let fresh = node(HostIdentity::ephemeral().unwrap().node(), Arc::new(qpipe::Nobody));
         let mut offer = self.victim.offer(qpipe::End::Write, None).unwrap();
         let target = address_of(&self.victim);
@@ -135,7 +135,7 @@ impl Rig {
     }
 
     /// The honest pipe ends well, and of the hostile peer nothing is left.
-    pub async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         self.beat().await;
         self.writer.close();
         let mut rest = Vec::new();
@@ -163,7 +163,7 @@ impl Rig {
 }
 
 /// A node that listens on loopback and hands out opens of names.
-pub fn node(identity: qpipe::identity::Identity, access: Arc<dyn Access>) -> Node {
+pub(crate) fn node(identity: qpipe::identity::Identity, access: Arc<dyn Access>) -> Node {
     let listen = vec!["127.0.0.1:0".parse().unwrap()];
     let options =
         NodeOptions { listen, memory: 64 << 20, takes_names: true, ..NodeOptions::default() };
@@ -171,19 +171,19 @@ pub fn node(identity: qpipe::identity::Identity, access: Arc<dyn Access>) -> Nod
 }
 
 /// How to dial `node`.
-pub fn address_of(node: &Node) -> Peer {
+pub(crate) fn address_of(node: &Node) -> Peer {
     let addresses = vec![Address::try_from(node.local_addresses()[0]).unwrap()];
     let expected = ExpectedHost::Is(node.fingerprint());
     Peer { name: "victim".to_owned(), addresses, expected }
 }
 
 /// A named pipe.
-pub fn name(text: &str) -> OpenTarget {
+pub(crate) fn name(text: &str) -> OpenTarget {
     OpenTarget::Name(text.parse().unwrap())
 }
 
 /// Everything that a reader gets, and how it ended.
-pub async fn read_all(reader: &mut PipeReader) -> (Vec<u8>, Result<(), Cause>) {
+pub(crate) async fn read_all(reader: &mut PipeReader) -> (Vec<u8>, Result<(), Cause>) {
     let mut got = Vec::new();
     let end = bounded(reader.read_to_end(&mut got)).await;
     let cause = |error| qpipe::PipeError::of(&error).unwrap().cause();
@@ -191,12 +191,12 @@ pub async fn read_all(reader: &mut PipeReader) -> (Vec<u8>, Result<(), Cause>) {
 }
 
 /// `future`, which is not allowed to hang.
-pub async fn bounded<F: Future>(future: F) -> F::Output {
+pub(crate) async fn bounded<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("nothing happens any more")
 }
 
 /// What `future` gives without waiting.
-pub async fn at_once<F: Future>(future: F) -> Option<F::Output> {
+pub(crate) async fn at_once<F: Future>(future: F) -> Option<F::Output> {
     tokio::select! {
         biased;
         output = future => Some(output),
@@ -205,7 +205,7 @@ pub async fn at_once<F: Future>(future: F) -> Option<F::Output> {
 }
 
 /// Waits for something that tells nobody when it has happened.
-pub async fn eventually(otherwise: &str, happened: impl Fn() -> bool) {
+pub(crate) async fn eventually(otherwise: &str, happened: impl Fn() -> bool) {
     let watch = async {
         while !happened() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -215,7 +215,7 @@ pub async fn eventually(otherwise: &str, happened: impl Fn() -> bool) {
 }
 
 /// Bytes that show any slip: each depends on its place.
-pub fn pattern(from: u64, length: usize) -> Vec<u8> {
+pub(crate) fn pattern(from: u64, length: usize) -> Vec<u8> {
     let byte = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 29) as u8;
     (from..from + length as u64).map(byte).collect()
 }
@@ -223,7 +223,7 @@ pub fn pattern(from: u64, length: usize) -> Vec<u8> {
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Notes every panic that is not a test's own: tokio would swallow one in a task.
-pub fn watch_for_panics() {
+pub(crate) fn watch_for_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let usual = panic::take_hook();
@@ -238,7 +238,7 @@ pub fn watch_for_panics() {
 }
 
 /// Fails the test if the library panicked, in whatever task.
-pub fn assert_no_panic() {
+pub(crate) fn assert_no_panic() {
     let panics = PANICS.lock().unwrap();
     assert!(panics.is_empty(), "the library panicked: {panics:?}");
 }

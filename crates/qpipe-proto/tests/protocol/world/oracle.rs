@@ -42,7 +42,9 @@ impl World {
             WriteOutcome::Complete { length } => {
                 assert_eq!(pipe.end, Some(EndKind::Eof));
                 assert_eq!((length, pipe.consumed), (pipe.written, pipe.written));
-                assert!(!pipe.is_corrupt || pipe.reader_left || length == 0);
+                // Nobody compared checksums if the reader left, or was cut off, with every byte.
+                let is_unchecked = pipe.reader_left || pipe.is_cut || length == 0;
+                assert!(!pipe.is_corrupt || is_unchecked);
             }
             WriteOutcome::Broken { consumed, .. } | WriteOutcome::Failed { consumed, .. } => {
                 assert!(consumed <= pipe.consumed, "more consumed than was");

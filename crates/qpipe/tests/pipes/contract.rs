@@ -1,11 +1,9 @@
 //! The contract of a pipe, between two nodes over real QUIC.
 
-mod pair;
-
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use pair::{Pair, pattern};
+use crate::pair::{Pair, pattern};
 use qpipe::{Cause, End, PipeError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
