@@ -1,5 +1,8 @@
 //! Tells the program which commit and which TLS library it was built from, for `--version`.
 
+// A build script speaks to cargo by printing.
+#![allow(clippy::disallowed_macros)]
+
 use std::{env, fs, process::Command};
 
 fn main() {

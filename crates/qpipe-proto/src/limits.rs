@@ -38,9 +38,7 @@ pub const GROUP_PIPES_MAX: u32 = 8;
 /// Ranges of pending Settled. When they are full, reading of the control stream pauses.
 pub const SETTLED_RANGES_MAX: usize = 1024;
 
-/// Ranges of forgotten ids. Ids arrive nearly in order, and only [`OPENS_UNANSWERED_MAX`] beyond
-/// the settled ones are allowed; long-lived pipes between short-lived ones leave gaps, at most one
-/// for each live pipe, and floors bound those.
+/// A control message, in bytes. A length over this is refused before a byte of it is kept.
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Facts of so many pipes go into one message, so that it stays under

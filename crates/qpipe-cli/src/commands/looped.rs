@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow};
@@ -16,6 +16,7 @@ use qpipe::{
 };
 use qpipe_node::{Authorized, Config, Home, PeerRules, Rule, Verb, add_peer, pin_host};
 use qpipe_proto::ticket::Address;
+use tokio::time::Instant;
 
 use crate::{
     args::LoopArgs,

@@ -18,7 +18,8 @@ impl Session {
         }
     }
 
-    /// The program wrote `bytes`; no more than [`Session::room`] said, with no other input in between.
+    /// The program wrote `bytes`: no more than [`Session::room`] said, with no other input in
+    /// between.
     pub fn wrote(&mut self, id: PipeId, bytes: u64, now: Instant) {
         if let Some(Pipe { end: LocalEnd::Write(end), facts, .. }) = self.pipes.get_mut(&id) {
             debug_assert!(end.written + bytes <= end.limit(facts));

@@ -114,10 +114,7 @@ impl Session {
             return StreamVerdict::Cut;
         }
         let LocalEnd::Read(read) = &pipe.end else { return StreamVerdict::Cut };
-        if pipe.facts.is_terminal() {
-            return StreamVerdict::Broken;
-        }
-        if read.received < end.length {
+        if !pipe.facts.is_terminal() && read.received < end.length {
             self.close_short(id, end);
             return StreamVerdict::Cut;
         }

@@ -70,7 +70,8 @@ pub struct Session {
     live: [BTreeSet<u64>; 2],
     /// How many of those the peer writes.
     inbound: u64,
-    /// Indexes of forgotten ids: our opens, the peer's.
+    /// Indexes of forgotten ids: our opens, the peer's. Only what lives between them leaves gaps,
+    /// and the allowance and floors bound that, so they bound the ranges.
     forgotten: [Ranges; 2],
     /// Indexes whose Settled is to be told: our opens, the peer's.
     unsettled: [Ranges; 2],
@@ -215,7 +216,7 @@ impl Session {
             if let Some(cause) = self.lost {
                 pipe.fail(cause);
             }
-            if !pipe.facts.is_terminal() && !pipe.is_settled {
+            if !pipe.facts.is_terminal() {
                 pipe.is_free = true;
                 self.allowance.release();
             }
@@ -262,8 +263,8 @@ impl Session {
         self.pipes.get(&id).map(|pipe| &pipe.facts)
     }
 
-    /// The local end is no longer in use: the pipe may be forgotten as soon as it is settled. An end
-    /// that is not over was finished, aborted or closed before.
+    /// The local end is no longer in use: the pipe may be forgotten as soon as it is settled. An
+    /// end that is not over was finished, aborted or closed before.
     pub fn release(&mut self, id: PipeId) {
         if let Some(pipe) = self.pipes.get_mut(&id) {
             pipe.is_released = true;
@@ -336,7 +337,7 @@ impl Session {
     fn settle(&mut self, id: PipeId, tell: bool) {
         let owner = self.owner(id);
         let is_new = self.forgotten[owner].insert(id.index());
-        // A repeated answer is left out rather than let a peer that reads none fill memory with them.
+        // A repeated answer is left out rather than let a peer that reads none fill memory.
         if tell && (is_new || !self.is_congested()) {
             self.unsettled[owner].insert(id.index());
         }

@@ -56,7 +56,9 @@ proptest! {
 
     #[test]
     fn a_damaged_message_never_panics(
-        message in drawn::control_message(), at in any::<proptest::sample::Index>(), to in any::<u8>()
+        message in drawn::control_message(),
+        at in any::<proptest::sample::Index>(),
+        to in any::<u8>(),
     ) {
         let mut bytes = encode_control(&message).to_vec();
         let at = at.index(bytes.len());

@@ -310,7 +310,8 @@ proptest! {
                 }
                 9 => {
                     lone.session.received(pipe, bytes);
-                    lone.session.consume(pipe, bytes / 2, lone.now, Duration::from_millis(bytes % 3));
+                    let rtt = Duration::from_millis(bytes % 3);
+                    lone.session.consume(pipe, bytes / 2, lone.now, rtt);
                     Ok(())
                 }
                 10 => {
@@ -318,7 +319,8 @@ proptest! {
                     Ok(())
                 }
                 _ => {
-                    lone.session.trailer(pipe, End { kind: EndKind::Eof, length: bytes, checksum: 7 });
+                    let end = End { kind: EndKind::Eof, length: bytes, checksum: 7 };
+                    lone.session.trailer(pipe, end);
                     lone.session.verify(pipe, 7);
                     Ok(())
                 }

@@ -1,12 +1,13 @@
 //! Thousands of pipes in one session.
 
+use std::time::Instant;
+
 use qpipe_proto::PipeId;
 use qpipe_proto::fact::{Facts, Group, Open, OpenTarget, Opener};
 use qpipe_proto::hello::Limits;
 use qpipe_proto::session::{Event, OpenError, SessionError};
 use qpipe_proto::wire::{ControlMessage, FactsMessage};
 use qpipe_proto::{Budget, Cause, Session, Side};
-use std::time::Instant;
 
 use crate::drawn::id;
 use crate::world::START;
@@ -122,6 +123,7 @@ fn a_peer_that_never_settles_what_is_over_gets_no_more_opens_and_holds_no_memory
         }
         while pair.sessions[1].poll_event().is_some() {}
         opened += 1;
+        assert!(opened <= OPENS, "what is over is not counted");
     }
     assert_eq!(opened, OPENS);
     assert_eq!(pair.budgets[1].committed().0, 0);

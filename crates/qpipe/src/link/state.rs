@@ -359,3 +359,6 @@ impl WriterSide {
         self.waiting.register(cx);
     }
 }
+
+#[cfg(test)]
+mod tests;

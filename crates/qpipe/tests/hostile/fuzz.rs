@@ -35,7 +35,9 @@ async fn control_messages_in_wrong_states_and_wrong_bytes() {
     let mut served = JoinSet::new();
     let mut lost = 0;
     for round in 0..MESSAGES {
-        let bytes = encode_control(&some_message(&mut dice));
+        // Most of what is said is to be looked at: an open beyond the allowance ends the session.
+        let opens = peer.opens_allowed as usize - 2;
+        let bytes = encode_control(&some_message(&mut dice, opens));
         let bytes = if dice.below(12) == 0 { mutated_message(&mut dice, &bytes) } else { bytes };
         peer.say_raw(&bytes).await;
         if round % BATCH == BATCH - 1 {
@@ -51,7 +53,7 @@ async fn control_messages_in_wrong_states_and_wrong_bytes() {
             }
         }
     }
-    assert!(lost < MESSAGES / BATCH, "no batch got past the first message");
+    assert!(10 * lost < 9 * MESSAGES / BATCH, "{lost} sessions lost: too little was looked at");
     peer.leave().await;
     finish(rig, dice, served).await;
 }
@@ -102,8 +104,7 @@ async fn answers(peer: &mut Peer) -> bool {
     peer.settled.clear();
     peer.state(id(0), Facts::default()).await;
     while !peer.settled.contains(&0) {
-        if let Err(e) = peer.hear().await {
-            eprintln!("DBG {e}");
+        if peer.hear().await.is_err() {
             return false;
         }
     }
@@ -143,40 +144,41 @@ async fn finish(rig: Rig, mut dice: Dice, mut served: JoinSet<()>) {
     rig.end().await;
 }
 
-fn some_message(dice: &mut Dice) -> ControlMessage {
+fn some_message(dice: &mut Dice, opens: usize) -> ControlMessage {
     match dice.below(400) {
         0 => ControlMessage::Hello(hello(None)),
         1 => ControlMessage::Bye(Bye { opens_seen: dice.pick(&NUMBERS) }),
         _ => {
             let count = 1 + dice.below(4);
-            let pipes = (0..count).map(|_| (some_id(dice), some_facts(dice))).collect();
+            let pipes =
+                (0..count).map(|_| (some_id(dice, opens), some_facts(dice, opens))).collect();
             let opens_allowed = (dice.below(20) == 0).then(|| dice.pick(&NUMBERS).max(1));
-            let settled = if dice.below(6) == 0 { some_range(dice) } else { vec![] };
+            let settled = if dice.below(6) == 0 { some_range(dice, opens) } else { vec![] };
             ControlMessage::Facts(FactsMessage { pipes, opens_allowed, settled })
         }
     }
 }
 
 /// Mostly ids of the peer's own opens, which are even; 0 is forgotten.
-fn some_id(dice: &mut Dice) -> PipeId {
+fn some_id(dice: &mut Dice, opens: usize) -> PipeId {
     match dice.below(10) {
         0 => id(1 + 2 * dice.below(4) as u64),
-        _ => id(2 * (1 + dice.below(100) as u64)),
+        _ => id(2 * (1 + dice.below(opens) as u64)),
     }
 }
 
-fn some_range(dice: &mut Dice) -> Vec<(PipeId, PipeId)> {
-    let first = some_id(dice).number();
+fn some_range(dice: &mut Dice, opens: usize) -> Vec<(PipeId, PipeId)> {
+    let first = some_id(dice, opens).number();
     vec![(id(first), id(first + 2 * dice.below(8) as u64))]
 }
 
-fn some_facts(dice: &mut Dice) -> Facts {
+fn some_facts(dice: &mut Dice, opens: usize) -> Facts {
     let mut facts = Facts::default();
     let cause = dice.pick(&[Cause::Busy, Cause::Io, Cause::Other(77)]);
     let number = dice.pick(&NUMBERS);
     let limit = Limit { number: dice.pick(&NUMBERS), offset: number };
     if dice.below(2) == 0 {
-        facts.open = Some(some_open(dice));
+        facts.open = Some(some_open(dice, opens));
     }
     match dice.below(12) {
         0 => facts.answer = Some(Answer::Accepted),
@@ -196,9 +198,9 @@ fn some_facts(dice: &mut Dice) -> Facts {
     facts
 }
 
-fn some_open(dice: &mut Dice) -> Open {
+fn some_open(dice: &mut Dice, opens: usize) -> Open {
     let opener = dice.pick(&[Opener::Reader, Opener::Writer]);
-    let first = some_id(dice);
+    let first = some_id(dice, opens);
     let size = dice.pick(&[1, 1, 1, 2, 2, 5, 8, 9, u32::MAX]);
     let no_wait = dice.below(2) == 0;
     Open { opener, target: name("fuzz"), no_wait, group: Group { first, size } }

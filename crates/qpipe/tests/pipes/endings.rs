@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use qpipe::{Cause, End, OpenOptions, OpenTarget, PipeError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
 
 use crate::pair::{Everybody, Pair, named_node, pattern, peer};
 
@@ -107,7 +108,7 @@ async fn an_error_says_why_and_how_much_was_consumed() {
 #[tokio::test]
 async fn a_refused_open_is_an_error_of_the_next_call_at_either_end() {
     let pair = Pair::new().await;
-    let unknown = || OpenTarget::Ticket([9; 16].into_secret());
+    let unknown = || OpenTarget::Ticket(qpipe::Secret::from_bytes([9; 16]));
     let writer = pair.session.open_writer(unknown(), OpenOptions::default()).await.unwrap();
     let refused = PipeError::Refused { cause: Cause::Ticket };
     assert_eq!(writer.accepted().await, Err(refused));
@@ -119,16 +120,6 @@ async fn a_refused_open_is_an_error_of_the_next_call_at_either_end() {
     let mut reader = pair.session.open_reader(unknown(), OpenOptions::default()).await.unwrap();
     let error = reader.read(&mut [0; 10]).await.unwrap_err();
     assert_eq!(PipeError::of(&error), Some(&refused));
-}
-
-trait IntoSecret {
-    fn into_secret(self) -> qpipe::Secret;
-}
-
-impl IntoSecret for [u8; 16] {
-    fn into_secret(self) -> qpipe::Secret {
-        qpipe::Secret::from_bytes(self)
-    }
 }
 
 #[tokio::test]
@@ -199,23 +190,30 @@ async fn a_graceful_end_reports_what_it_had_to_cut_and_cuts_it_with_a_cause() {
 
 #[tokio::test]
 async fn the_end_of_a_session_is_never_eof_wherever_it_strikes() {
+    let mut cutting = JoinSet::new();
     for cut in [0, 1, 4096, 30_000, 65_536, 200_000, 900_000] {
-        let pair = Pair::new().await;
-        let (mut writer, mut reader) = pair.pipe().await;
-        let writing = tokio::spawn(async move {
-            // Never finished, so that no EOF could be a true one.
-            writer.write_all(&pattern(29, 0, 1_000_000)).await?;
-            writer.over().await.map_err(std::io::Error::from)
-        });
-        let mut got = vec![0; cut];
-        reader.read_exact(&mut got).await.unwrap();
-        drop(pair.dialler);
-        let error = reader.read_to_end(&mut got).await.unwrap_err();
-        assert_eq!(PipeError::of(&error).unwrap().cause(), Cause::Lost);
-        assert!(got == pattern(29, 0, got.len()), "not a prefix of what was written");
-        let error = writing.await.unwrap().unwrap_err();
-        assert_eq!(PipeError::of(&error).unwrap().cause(), Cause::Lost);
+        cutting.spawn(cut_after(cut));
     }
+    assert_eq!(cutting.join_all().await.len(), 7);
+}
+
+/// Ends the session of a pipe of which `read` bytes were read.
+async fn cut_after(read: usize) {
+    let pair = Pair::new().await;
+    let (mut writer, mut reader) = pair.pipe().await;
+    let writing = tokio::spawn(async move {
+        // Never finished, so that no EOF could be a true one.
+        writer.write_all(&pattern(29, 0, 1_000_000)).await?;
+        writer.over().await.map_err(std::io::Error::from)
+    });
+    let mut got = vec![0; read];
+    reader.read_exact(&mut got).await.unwrap();
+    drop(pair.dialler);
+    let error = reader.read_to_end(&mut got).await.unwrap_err();
+    assert_eq!(PipeError::of(&error).unwrap().cause(), Cause::Lost);
+    assert!(got == pattern(29, 0, got.len()), "not a prefix of what was written");
+    let error = writing.await.unwrap().unwrap_err();
+    assert_eq!(PipeError::of(&error).unwrap().cause(), Cause::Lost);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

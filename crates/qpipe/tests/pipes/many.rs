@@ -90,6 +90,20 @@ async fn a_thousand_finished_and_unread_pipes_leave_room_for_another() {
     }
 }
 
+/// Every pipe keeps its stream: none waits for a slot, whatever their number.
+#[tokio::test]
+async fn each_of_a_growing_number_of_open_pipes_carries_its_first_bytes_at_once() {
+    // Little memory allows few opens at once, so that slots are few beyond those in use.
+    let pair = Pair::with_memory(32 << 20).await;
+    let mut open = Vec::new();
+    for _ in 0..1500 {
+        let (mut writer, mut reader) = pair.pipe().await;
+        writer.write_all(b"first").await.unwrap();
+        reader.read_exact(&mut [0; 5]).await.unwrap();
+        open.push((writer, reader));
+    }
+}
+
 /// Polls once.
 fn poll_now<F: Future + Unpin>(mut future: F) -> Poll<F::Output> {
     Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop()))
@@ -125,11 +139,7 @@ async fn two_thousand_stalled_readers_stay_inside_the_memory_budget() {
             assert!(committed(&pair.dialler) <= MEMORY && committed(&pair.acceptor) <= MEMORY);
         }
         // What is on its way arrives before a whole pipe does.
-        let (mut writer, mut reader) = pair.pipe().await;
-        writer.write_all(b"round").await.unwrap();
-        writer.close();
-        reader.read_to_end(&mut Vec::new()).await.unwrap();
-        writer.finish().await.unwrap();
+        round(&pair).await;
         if pushed == 0 {
             break;
         }
@@ -137,11 +147,9 @@ async fn two_thousand_stalled_readers_stay_inside_the_memory_budget() {
     assert!(accepted.iter().all(|bytes| (4096..=64 * 1024).contains(bytes)));
     assert!(accepted.iter().sum::<usize>() as u64 <= MEMORY);
     // Nothing is stuck: every pipe is read to its end, in the order that is worst for fairness.
-    while let Some((mut writer, reader)) = pipes.pop() {
+    while let Some((mut writer, mut reader)) = pipes.pop() {
         let length = accepted[pipes.len()];
-        writer.close();
         assert!(poll_now(pin!(writer.finish())).is_pending(), "not read yet");
-        let mut reader = reader;
         let mut got = Vec::new();
         reader.read_to_end(&mut got).await.unwrap();
         assert!(got == vec![3; length]);

@@ -1,0 +1,226 @@
+//! A host: a home of its own, a working directory, and the programs that run there.
+
+mod running;
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+pub use running::{Ended, Running};
+
+/// Nothing here takes nearly as long, however busy the machine is: past it, something hangs.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// How often a condition is looked at that is waited for.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A host, as far as qpipe can tell.
+pub struct Host {
+    dir: TempDir,
+}
+
+impl Host {
+    pub fn new() -> Host {
+        let host = Host { dir: TempDir::with_prefix("qpipe-host-").unwrap() };
+        fs::create_dir(host.path("work")).unwrap();
+        host
+    }
+
+    /// A file in the home.
+    pub fn home(&self, file: &str) -> PathBuf {
+        self.path("home").join(file)
+    }
+
+    /// A file in the directory that programs run in.
+    pub fn work(&self, file: &str) -> PathBuf {
+        self.path("work").join(file)
+    }
+
+    pub fn qpipe(&self, arguments: &[&str]) -> Start {
+        let mut start = self.program(QPIPE);
+        start.command.args(arguments);
+        start.what = format!("qpipe {}", arguments.join(" "));
+        start
+    }
+
+    /// A script for bash, in which `qpipe` is the command under test.
+    pub fn bash(&self, script: &str) -> Start {
+        let mut start = self.program("bash");
+        start.command.args(["-c", script]);
+        start.what = script.to_owned();
+        start
+    }
+
+    /// A pipeline for bash, whose statuses [`Ended::statuses`] knows afterwards.
+    pub fn pipeline(&self, pipeline: &str) -> Start {
+        self.bash(&format!("{pipeline}\necho \"statuses ${{PIPESTATUS[*]}}\" >&2"))
+    }
+
+    /// Runs a program that needs no more than its arguments, and wants it to succeed.
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        self.qpipe(arguments).end().expect(0)
+    }
+
+    pub fn fingerprint(&self) -> String {
+        self.run(&["key", "fingerprint"]).stdout().trim().to_owned()
+    }
+
+    /// Starts this host's node on a free port of the loopback.
+    pub fn serve(&self) -> Serving {
+        self.serve_at("127.0.0.1:0")
+    }
+
+    pub fn serve_at(&self, listen: &str) -> Serving {
+        let mut running = self.qpipe(&["serve", "--listen", listen]).start();
+        let address = running.word_of_stderr("listening on ", "/udp");
+        Serving { running, address }
+    }
+
+    /// What the audit log says, line by line.
+    pub fn audit(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.home("audit.log")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn program(&self, program: impl AsRef<OsStr>) -> Start {
+        let mut command = Command::new(program);
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("QPIPE_") {
+                command.env_remove(name);
+            }
+        }
+        let directory = Path::new(QPIPE).parent().unwrap().as_os_str();
+        let path = [directory, &env::var_os("PATH").unwrap_or_default()].join(OsStr::new(":"));
+        command
+            .current_dir(self.path("work"))
+            .env("QPIPE_HOME", self.path("home"))
+            .env("HOME", self.dir.path())
+            .env("PATH", path)
+            .env("LC_ALL", "C")
+            .env("TERM", "xterm")
+            .env_remove("NO_COLOR")
+            .stdin(Stdio::null());
+        Start { command, what: String::new(), captures_stdout: true }
+    }
+}
+
+/// The command under test.
+const QPIPE: &str = env!("CARGO_BIN_EXE_qpipe");
+
+/// A program that is about to start: its standard input is empty and its output captured, unless
+/// told otherwise.
+pub struct Start {
+    command: Command,
+    what: String,
+    captures_stdout: bool,
+}
+
+impl Start {
+    /// Hands it a ticket in the environment.
+    pub fn ticket(self, ticket: &str) -> Start {
+        self.env("QPIPE_TICKET", ticket)
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Start {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Start {
+        self.command.stdin(stdin);
+        self
+    }
+
+    /// Feeds it these bytes, then closes its standard input.
+    pub fn input(self, bytes: &[u8]) -> Start {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let bytes = bytes.to_vec();
+        // It ends when the program does, which may leave before it has read everything.
+        thread::spawn(move || drop(writer.write_all(&bytes)));
+        self.stdin(reader)
+    }
+
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Start {
+        self.command.stdout(stdout);
+        self.captures_stdout = false;
+        self
+    }
+
+    pub fn start(self) -> Running {
+        Running::start(self.command, self.what, self.captures_stdout)
+    }
+
+    /// Starts it and waits for its end.
+    pub fn end(self) -> Ended {
+        self.start().end()
+    }
+}
+
+/// A host's node.
+pub struct Serving {
+    pub running: Running,
+    pub address: String,
+}
+
+/// Lets `peer` do what `rules` say on `server`, and tells it where and who that is: as `b`.
+pub fn introduce(peer: &Host, server: &Host, serving: &Serving, rules: &[&str]) {
+    let (key, server_key) = (peer.fingerprint(), server.fingerprint());
+    let mut arguments = vec!["trust", "add", "alice", "--key", &key];
+    for rule in rules {
+        arguments.extend(["--allow", rule]);
+    }
+    server.run(&arguments);
+    peer.run(&["trust", "add", "b", "--key", &server_key, "--address", &serving.address]);
+}
+
+/// Waits until there is an answer.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < LIMIT, "waited {LIMIT:?} in vain: {what}");
+        thread::sleep(LOOK);
+    }
+}
+
+/// Bytes in which any gap, repetition or swap shows: all values, no short period.
+pub fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ bytes as u64;
+    let mut noise = Vec::with_capacity(bytes + 8);
+    while noise.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise.extend_from_slice(&state.to_le_bytes());
+    }
+    noise.truncate(bytes);
+    noise
+}
+
+/// Fails without showing megabytes.
+pub fn assert_same(found: &[u8], expected: &[u8]) {
+    let differs = found.iter().zip(expected).position(|(found, expected)| found != expected);
+    assert_eq!((found.len(), differs), (expected.len(), None), "length, first wrong byte");
+}
+
+/// Reads exactly so many bytes.
+pub fn take(from: &mut impl Read, bytes: usize) -> Vec<u8> {
+    let mut taken = vec![0; bytes];
+    from.read_exact(&mut taken).unwrap();
+    taken
+}

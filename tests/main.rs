@@ -1,0 +1,22 @@
+//! The built `qpipe` command with real programs around it: what a user at a shell relies on.
+//!
+//! Two hosts on one machine are two homes ([`host::Host`]). Where `a | b` makes sense as it is, it
+//! runs first, through the kernel's own pipe, and says what is to be expected of
+//! `a | qpipe send` and `qpipe recv | b`.
+
+#![allow(missing_docs, unreachable_pub)]
+// The clock bounds waits, and what is skipped says so.
+#![allow(clippy::disallowed_methods, clippy::disallowed_macros)]
+
+mod anonymous;
+mod bad_input;
+mod descriptors;
+mod endings;
+mod host;
+mod invitations;
+mod named;
+mod namespaces;
+mod options;
+mod serving;
+mod trust;
+mod volume;
