@@ -139,6 +139,52 @@ impl Share {
     }
 }
 
+/// A share that several ends draw on for what their own do not cover: a session's reservation for
+/// what may be sent before an open is answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Reservation {
+    share: Arc<Share>,
+    drawn: Arc<Mutex<u64>>,
+}
+
+/// What one end draws on a [`Reservation`]. Dropping it gives that back.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    reservation: Reservation,
+    bytes: u64,
+}
+
+impl Reservation {
+    pub(crate) fn new(share: Share) -> Reservation {
+        Reservation { share: Arc::new(share), drawn: Arc::default() }
+    }
+
+    /// A draft of nothing yet.
+    pub(crate) fn draft(&self) -> Draft {
+        Draft { reservation: self.clone(), bytes: 0 }
+    }
+}
+
+impl Draft {
+    /// Draws `bytes` in all from now on; false, and nothing changes, if there are not so many.
+    pub(crate) fn set(&mut self, bytes: u64) -> bool {
+        let mut drawn = self.reservation.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = *drawn - self.bytes;
+        if others + bytes > self.reservation.share.bytes().max(*drawn) {
+            return false;
+        }
+        *drawn = others + bytes;
+        self.bytes = bytes;
+        true
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 impl Account {
     fn give_back(&self, growth: u64, floor: u64) {
         let mut state = self.budget.lock();
@@ -209,6 +255,16 @@ mod tests {
         let mut shares: Vec<_> = (0..64).map(|_| account.floor().unwrap()).collect();
         let started = shares.iter_mut().filter_map(|s| (s.start() > FLOOR_BYTES).then_some(()));
         assert_eq!(started.count() as u64, MIB / (START_WINDOW_BYTES - FLOOR_BYTES) + 1);
+    }
+
+    #[test]
+    fn drafts_share_a_reservation_and_give_back() {
+        let reservation = Reservation::new(Budget::new(MIB).account().reserve(1000).unwrap());
+        let (mut a, mut b) = (reservation.draft(), reservation.draft());
+        assert!(a.set(600) && b.set(400));
+        assert!(!b.set(401) && a.set(500) && b.set(500));
+        drop(a);
+        assert!(b.set(1000));
     }
 
     proptest! {

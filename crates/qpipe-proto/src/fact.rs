@@ -26,6 +26,8 @@ pub enum OpenTarget {
     Name(PipeName),
     /// What a ticket of the other node grants.
     Ticket(Secret),
+    /// Something that this node does not understand, as a name that is none: to be refused.
+    Unknown,
 }
 
 /// Pipes that are answered together: `size` ids from `first` in steps of two.

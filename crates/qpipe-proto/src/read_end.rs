@@ -13,7 +13,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::budget::Share;
+use crate::budget::{Draft, Share};
 use crate::cause::Cause;
 use crate::fact::{
     Answer, Closed, ClosedKind, Contradiction, End, EndKind, Facts, Kinds, Limit, Opener,
@@ -48,6 +48,8 @@ pub(crate) struct ReadEnd {
     capacity: u64,
     /// Memory for the window. None until the open is accepted.
     share: Option<Share>,
+    /// What is buffered beyond that share, on the session's reservation.
+    draft: Draft,
     /// When the current measurement of the reader's pace began, and what was consumed then.
     epoch: Option<(Instant, u64)>,
     /// What Consumed was last told.
@@ -59,13 +61,14 @@ pub(crate) struct ReadEnd {
 }
 
 impl ReadEnd {
-    pub(crate) fn new(initial_limit: u64) -> ReadEnd {
+    pub(crate) fn new(initial_limit: u64, draft: Draft) -> ReadEnd {
         ReadEnd {
             received: 0,
             initial_limit,
             window: 0,
             capacity: WINDOW_BYTES_MAX,
             share: None,
+            draft,
             epoch: None,
             told_consumed: 0,
             verified: false,
@@ -113,14 +116,17 @@ impl ReadEnd {
         Ok(())
     }
 
-    /// Whether what is buffered fits what was reserved; tries to reserve more if not.
-    pub(crate) fn is_within_budget(&mut self, facts: &Facts) -> bool {
+    /// Covers what is buffered: by the end's own share, which grows if it can, and beyond that by
+    /// the session's reservation, since an initial limit may be more than the floor that an accepted
+    /// pipe is sure of. False if there is not enough.
+    pub(crate) fn cover(&mut self, facts: &Facts) -> bool {
         let held = self.received - facts.consumed.min(self.received);
-        match &mut self.share {
-            Some(share) => held <= share.bytes() || held <= share.grow(held),
-            // Not accepted yet: the session's reservation covers the initial limit.
-            None => true,
-        }
+        let own = match &mut self.share {
+            Some(share) if held > share.bytes() => share.grow(held),
+            Some(share) => share.bytes(),
+            None => 0,
+        };
+        self.draft.set(held.saturating_sub(own))
     }
 
     /// Notes that the program consumed bytes 0..`consumed`; returns what is to be told at once.
@@ -132,6 +138,8 @@ impl ReadEnd {
         rtt: Duration,
     ) -> Kinds {
         facts.consumed = facts.consumed.max(consumed.min(self.received));
+        // Less is buffered than before, so this cannot fail.
+        self.cover(facts);
         self.tune(facts, now, rtt);
         let kinds = self.raise_limit(facts);
         if kinds.has(Kinds::CONSUMED) {

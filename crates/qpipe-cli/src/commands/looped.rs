@@ -142,7 +142,7 @@ impl Receiver {
         let peer = self.rules.rules_for(&open.peer().host());
         let may = match open.target() {
             OpenTarget::Name(name) => peer.is_some_and(|peer| peer.may_send(name)),
-            OpenTarget::Ticket(_) => false,
+            OpenTarget::Ticket(_) | OpenTarget::Unknown => false,
         };
         if !may {
             open.refuse(Cause::NotAllowed);

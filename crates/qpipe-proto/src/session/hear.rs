@@ -95,7 +95,7 @@ impl Session {
             self.contradict(id, contradiction);
             return StreamVerdict::Cut;
         }
-        if !end.is_within_budget(facts) {
+        if !end.cover(facts) {
             end.fail(facts, Cause::Busy);
             self.close_read(id, Cause::Busy);
             return StreamVerdict::Broken;
@@ -235,7 +235,9 @@ impl Session {
         };
         self.allowance.hear(id);
         let end = match open.opener {
-            Opener::Writer => LocalEnd::Read(ReadEnd::new(self.ours.initial_limit)),
+            Opener::Writer => {
+                LocalEnd::Read(ReadEnd::new(self.ours.initial_limit, self.reserve.draft()))
+            }
             Opener::Reader => LocalEnd::Unanswered,
         };
         let mut pipe = Pipe::new(false, Facts::default(), end);

@@ -14,7 +14,7 @@ mod tell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
-use crate::budget::{Account, Share};
+use crate::budget::{Account, Reservation, Share};
 use crate::cause::Cause;
 use crate::fact::{Answer, Contradiction, Facts, Group, Kinds, Open, OpenTarget, Opener};
 use crate::hello::Limits;
@@ -62,7 +62,7 @@ pub struct Session {
     side: Side,
     account: Account,
     /// Covers what the peer may send on pipes that are not answered yet.
-    _reserve: Share,
+    reserve: Reservation,
     ours: Limits,
     theirs: Limits,
     pipes: HashMap<PipeId, Pipe>,
@@ -112,7 +112,7 @@ impl Session {
         Session {
             side,
             account,
-            _reserve: reserve,
+            reserve: Reservation::new(reserve),
             ours,
             theirs: theirs.clamped(),
             pipes: HashMap::new(),
@@ -168,7 +168,7 @@ impl Session {
                     LocalEnd::Write(WriteEnd::new(self.theirs.initial_limit, floor, now))
                 }
                 Opener::Reader => {
-                    let mut end = ReadEnd::new(0);
+                    let mut end = ReadEnd::new(0, self.reserve.draft());
                     end.start(&mut facts, floor, None);
                     LocalEnd::Read(end)
                 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::fact::{Group, Open};
+use crate::fact::{Group, Open, OpenTarget};
 use crate::id::PipeId;
 use crate::limits::{GROUP_DEADLINE_MS, GROUP_PIPES_MAX, OPENS_UNANSWERED_MAX};
 
@@ -79,6 +79,7 @@ pub(super) struct Groups {
 #[derive(Debug)]
 struct Waiting {
     group: Group,
+    target: OpenTarget,
     known: Vec<PipeId>,
     deadline: Instant,
 }
@@ -110,10 +111,12 @@ impl Groups {
         let deadline = now + Duration::from_millis(GROUP_DEADLINE_MS);
         let waiting = self.waiting.entry(group.first).or_insert_with(|| Waiting {
             group,
+            target: open.target.clone(),
             known: Vec::new(),
             deadline,
         });
-        if waiting.group != group || waiting.known.contains(&id) {
+        let is_same = waiting.group == group && waiting.target == open.target;
+        if !is_same || waiting.known.contains(&id) {
             return Joined::Misfit;
         }
         waiting.known.push(id);

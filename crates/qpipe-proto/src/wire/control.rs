@@ -251,10 +251,11 @@ pub(super) fn open_to_pb(open: &Open) -> pb::Open {
             Opener::Reader => pb::Opener::Reader.into(),
             Opener::Writer => pb::Opener::Writer.into(),
         },
-        target: Some(match &open.target {
-            OpenTarget::Name(name) => pb::open::Target::Name(name.to_string()),
-            OpenTarget::Ticket(secret) => pb::open::Target::Ticket(secret_to_pb(secret)),
-        }),
+        target: match &open.target {
+            OpenTarget::Name(name) => Some(pb::open::Target::Name(name.to_string())),
+            OpenTarget::Ticket(secret) => Some(pb::open::Target::Ticket(secret_to_pb(secret))),
+            OpenTarget::Unknown => None,
+        },
         no_wait: open.no_wait,
         group: Some(pb::Group { first: open.group.first.number(), size: open.group.size }),
     }
@@ -267,11 +268,15 @@ pub(super) fn open_from_pb(open: pb::Open) -> Result<Open, MalformedMessage> {
         pb::Opener::Writer => Opener::Writer,
         pb::Opener::Unspecified => return Err(MalformedMessage("an Open by neither end")),
     };
-    let target = match open.target.ok_or(MalformedMessage("an Open of nothing"))? {
-        pb::open::Target::Name(name) => OpenTarget::Name(
-            name.parse().map_err(|_| MalformedMessage("a pipe name that is not allowed"))?,
-        ),
-        pb::open::Target::Ticket(secret) => OpenTarget::Ticket(secret_from_pb(&secret)?),
+    // A target that cannot be understood concerns this pipe alone, which is refused for it.
+    let target = match open.target {
+        Some(pb::open::Target::Name(name)) => {
+            name.parse().map_or(OpenTarget::Unknown, OpenTarget::Name)
+        }
+        Some(pb::open::Target::Ticket(secret)) => {
+            secret_from_pb(&secret).map_or(OpenTarget::Unknown, OpenTarget::Ticket)
+        }
+        None => OpenTarget::Unknown,
     };
     let group = open.group.ok_or(MalformedMessage("an Open of no group"))?;
     let group = Group { first: id_from_pb(group.first)?, size: group.size };

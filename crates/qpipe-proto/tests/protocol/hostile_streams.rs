@@ -189,16 +189,29 @@ fn what_is_over_is_not_read_on() {
 }
 
 #[test]
-fn what_is_buffered_beyond_memory_breaks_the_pipe_as_busy() {
-    // The reserve takes the whole pool, so the pipe has its floor and the initial limit.
+fn what_is_buffered_beyond_the_floor_draws_on_the_reservation_and_then_breaks_the_pipe() {
+    // The reservation takes the whole pool, so each pipe has its floor of 4 KiB and the initial
+    // limit of 16 KiB; the reservation covers 12 KiB of one and 4 KiB of the other.
     let config = Config { opens: 1, initial_limit: 16 * 1024, memory: 32 * 1024 };
     let mut world = World::new(config);
-    let pipe = world.open(0, &[Opener::Writer]).unwrap()[0];
-    world.say(0);
-    world.deliver_control(0);
-    world.answer(1, true);
+    let mut open = || {
+        let pipe = world.open(0, &[Opener::Writer]).unwrap()[0];
+        world.say(0);
+        world.deliver_control(0);
+        world.answer(1, true);
+        world.say(1);
+        world.deliver_control(1);
+        pipe
+    };
+    let (one, other) = (open(), open());
+    let now = world.now;
     let session = &mut world.nodes[1].session;
-    assert_eq!(session.received(pipe, 4096), StreamVerdict::Read);
-    assert_eq!(session.received(pipe, 4097), StreamVerdict::Broken);
-    assert_eq!(session.read_outcome(pipe), Some(ReadOutcome::Aborted(Cause::Busy)));
+    assert_eq!(session.received(one, 16 * 1024), StreamVerdict::Read);
+    assert_eq!(session.received(other, 8 * 1024), StreamVerdict::Read);
+    // What is consumed makes room.
+    session.consume(one, 1, now, RTT);
+    assert_eq!(session.received(other, 8 * 1024 + 1), StreamVerdict::Read);
+    assert_eq!(session.received(other, 8 * 1024 + 2), StreamVerdict::Broken);
+    assert_eq!(session.read_outcome(other), Some(ReadOutcome::Aborted(Cause::Busy)));
+    assert_eq!(session.read_outcome(one), None);
 }

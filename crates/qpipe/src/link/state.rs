@@ -195,7 +195,9 @@ impl State {
     /// What to send next; `None` when there is nothing yet, and `cx` is woken when there is.
     pub(crate) fn next_outgoing(&mut self, id: PipeId, cx: &Context<'_>) -> Option<Outgoing> {
         let outcome = self.session.write_outcome(id);
-        let is_over = outcome.is_some_and(|o| !matches!(o, WriteOutcome::Complete { .. }));
+        // A pipe that was let go of and is settled has no outcome any more: it is over as well.
+        let is_over = self.session.facts(id).is_none()
+            || outcome.is_some_and(|o| !matches!(o, WriteOutcome::Complete { .. }));
         let Some(side) = self.writers.get_mut(&id).filter(|_| !is_over) else {
             return Some(Outgoing::Over);
         };

@@ -254,6 +254,7 @@ impl Host for Core {
                 let hash = secret.hash();
                 self.take_offer(&hash, open);
             }
+            OpenTarget::Unknown => open.refuse(Cause::Protocol),
             OpenTarget::Name(_) if !self.options.takes_names => open.refuse(Cause::NotAllowed),
             OpenTarget::Name(_) => {
                 if let Err(unsent) = self.opens.send(open) {

@@ -1,6 +1,6 @@
 //! Cases for all pipes.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use crate::differences::{DIFFERENCES, Ending};
 use crate::ends::{ReadEnd, WriteEnd, fill, read_exact, read_to_end, write_all};
@@ -112,46 +112,41 @@ pub(crate) fn c8_a_reader_that_leaves_early_cuts_a_large_write<P: Pipes>(pipes: 
     assert!((1000..length).contains(&accepted), "{accepted}");
 }
 
+/// How a transfer is cut into calls.
+#[derive(Clone, Copy)]
+struct Calls {
+    write: usize,
+    read: usize,
+    /// Otherwise each call is tried without blocking first.
+    blocks_writing: bool,
+    blocks_reading: bool,
+}
+
 pub(crate) fn c13_all_sizes_and_modes_of_blocking<P: Pipes>(pipes: &P) {
-    const WRITES: [usize; 6] = [1, 513, 4095, 4096, 4097, 70_000];
-    const READS: [usize; 5] = [1, 100, 4096, 5000, 100_000];
-    for (i, write) in WRITES.into_iter().enumerate() {
-        for (j, read) in READS.into_iter().enumerate() {
-            // Bytewise both ways would only be slow.
-            let length = (20 * write.min(read)).min(150_000).max(write);
-            let length = if read == 1 { length.min(4096) } else { length };
-            let seed = (10 * i + j) as u64;
+    for write in [1, 513, 4095, 4096, 4097, 70_000] {
+        for read in [1, 100, 4096, 5000, 100_000] {
+            // Byte by byte would only be slow.
+            let most = if read == 1 { 4096 } else { 150_000 };
+            let length = (20 * write.min(read)).max(write).min(most);
             for mode in 0..4 {
+                let (blocks_writing, blocks_reading) = (mode & 1 == 0, mode & 2 == 0);
+                let calls = Calls { write, read, blocks_writing, blocks_reading };
                 let (writer, reader) = pipes.open();
-                let (waits_to_write, waits_to_read) = (mode & 1 == 0, mode & 2 == 0);
-                transfer(writer, waits_to_write, write, reader, waits_to_read, read, seed, length);
+                transfer(writer, reader, calls, length);
             }
         }
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn transfer(
-    mut writer: impl WriteEnd,
-    waits_to_write: bool,
-    write: usize,
-    mut reader: impl ReadEnd,
-    waits_to_read: bool,
-    read: usize,
-    seed: u64,
-    length: usize,
-) {
+fn transfer(mut writer: impl WriteEnd, mut reader: impl ReadEnd, calls: Calls, length: usize) {
+    let seed = (calls.write * 7 + calls.read) as u64;
     let writing = Sleeper::spawn(move || {
         let (content, mut done) = (pattern(seed, 0, length), 0);
         while done < length {
-            let piece = &content[done..length.min(done + write)];
-            let tried = if waits_to_write {
-                writer.write(piece)
-            } else {
-                writer.try_write(piece).or_else(|error| {
-                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                    writer.write(piece)
-                })
+            let piece = &content[done..length.min(done + calls.write)];
+            let tried = match calls.blocks_writing {
+                true => writer.write(piece),
+                false => or_block(writer.try_write(piece), || writer.write(piece)),
             };
             let n = tried.unwrap();
             assert!(piece.len() > 4096 || n == piece.len(), "PIPE_BUF bytes go in whole");
@@ -159,23 +154,30 @@ fn transfer(
         }
         writer.close().unwrap();
     });
-    let (mut got, mut buffer) = (Vec::new(), vec![0; read]);
+    let (mut got, mut buffer) = (Vec::new(), vec![0; calls.read]);
     loop {
-        let tried = if waits_to_read {
-            reader.read(&mut buffer)
-        } else {
-            reader.try_read(&mut buffer).or_else(|error| {
-                assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                reader.read(&mut buffer)
-            })
+        let n = match calls.blocks_reading {
+            true => reader.read(&mut buffer),
+            false => or_block(reader.try_read(&mut buffer), || reader.read(&mut buffer)),
         };
-        match tried.unwrap() {
+        match n.unwrap() {
             0 => break,
             n => got.extend_from_slice(&buffer[..n]),
         }
     }
     assert!(got == pattern(seed, 0, length));
     writing.join();
+}
+
+/// What was tried without blocking, or else the call that blocks.
+fn or_block(
+    tried: io::Result<usize>,
+    block: impl FnOnce() -> io::Result<usize>,
+) -> io::Result<usize> {
+    match tried {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => block(),
+        other => other,
+    }
 }
 
 pub(crate) fn c14_a_writer_without_a_reader_would_block_after_the_capacity<P: Pipes>(pipes: &P) {
@@ -308,9 +310,7 @@ pub(crate) fn c32_the_end_of_the_last_pipe_cuts_nothing<P: Pipes>(pipes: &P) {
 }
 
 pub(crate) fn c33_many_finished_and_unread_pipes_leave_room_for_another<P: Pipes>(pipes: &P) {
-    // Descriptors cost four numbers a pipe here, of which a process may have few.
-    let count = if DIFFERENCES.capacity.of(P::KIND).end() > &(64 * 1024) { 150 } else { 300 };
-    let unread: Vec<_> = (0..count)
+    let unread: Vec<_> = (0..150)
         .map(|i| {
             let (writer, reader) = pipes.open();
             (write_and_close(writer, pattern(i, 0, 1000)), reader)
