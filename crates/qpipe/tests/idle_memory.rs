@@ -68,7 +68,6 @@ async fn read_side() {
     });
     assert!(exited.await.unwrap().success());
     assert!(here < IDLE_BYTES_MAX && there < IDLE_BYTES_MAX, "reader {here}, writer {there} bytes");
-    println!("an idle pipe costs {here} bytes at its reader's node, {there} at its writer's");
 }
 
 /// Takes `count` pipes and reads what each carries.
@@ -102,7 +101,8 @@ async fn write_side(host: &str) {
     send(&session, &mut writers, WARM_UP).await;
     let before = resident();
     send(&session, &mut writers, PIPES).await;
-    println!("idle pipe: {}", resident().saturating_sub(before) / PIPES);
+    let cost = resident().saturating_sub(before) / PIPES;
+    std::io::stdout().write_all(format!("idle pipe: {cost}\n").as_bytes()).unwrap();
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 

@@ -11,7 +11,7 @@ use qpipe_proto::limits::{
     CONTROL_MESSAGE_BYTES_MAX, INITIAL_LIMIT_BYTES, OPENS_UNANSWERED_MAX, VERSION,
 };
 use qpipe_proto::wire::{ControlDecoder, ControlMessage, Hello, encode_control};
-use qpipe_proto::{Budget, Secret, Session, Side};
+use qpipe_proto::{Secret, Session, Side};
 use quinn::{Connection, SendStream, VarInt};
 use tokio::sync::Notify;
 
@@ -69,13 +69,13 @@ pub(crate) struct RefusedHello {
 /// Says Hello on a connection that this side dialled, and waits for the answer.
 pub(crate) async fn say_hello(
     greeted: Greeted,
-    budget: &Budget,
+    account: Account,
     host: Weak<dyn Host>,
     session_id: SessionId,
     ticket: Option<Secret>,
 ) -> Result<Arc<Link>, GreetError> {
     let conn = greeted.conn.clone();
-    let (account, reserve, ours) = reserve(budget).ok_or(GreetError::Busy)?;
+    let (reserve, ours) = reserve(&account).ok_or(GreetError::Busy)?;
     let (mut send, recv) = conn.open_bi().await?;
     let hello = Hello {
         versions: vec![VERSION],
@@ -96,15 +96,16 @@ pub(crate) async fn say_hello(
         hello::agree(&theirs)?;
         return Err(GreetError::NoHello);
     }
-    let session = Session::new(Side::Dialler, ours, theirs.limits.clamped(), account, reserve);
+    let session =
+        Session::new(Side::Dialler, ours, theirs.limits.clamped(), account.clone(), reserve);
     let streams = ControlStreams { send, recv, decoder };
-    Ok(link(greeted, session, session_id, theirs.enrolled, host, streams))
+    Ok(link(greeted, session, session_id, theirs.enrolled, host, streams, account))
 }
 
 /// Waits for Hello on a connection that this side accepted, lets `judge` decide, and answers.
 pub(crate) async fn answer_hello(
     greeted: Greeted,
-    budget: &Budget,
+    account: Account,
     host: Weak<dyn Host>,
     judge: impl FnOnce(Option<&Secret>, SocketAddr) -> Result<Option<Enrolled>, RefusedHello>,
 ) -> Result<Arc<Link>, GreetError> {
@@ -134,7 +135,7 @@ pub(crate) async fn answer_hello(
             return Err(GreetError::Connection(quinn::ConnectionError::LocallyClosed));
         }
     };
-    let Some((account, reserve, ours)) = reserve(budget) else {
+    let Some((reserve, ours)) = reserve(&account) else {
         conn.close(codes::BUSY, b"no memory left for another session");
         return Err(GreetError::Busy);
     };
@@ -147,9 +148,10 @@ pub(crate) async fn answer_hello(
         software: SOFTWARE.to_owned(),
     };
     let _ = send.write_all(&encode_control(&ControlMessage::Hello(hello))).await;
-    let session = Session::new(Side::Acceptor, ours, theirs.limits.clamped(), account, reserve);
+    let session =
+        Session::new(Side::Acceptor, ours, theirs.limits.clamped(), account.clone(), reserve);
     let streams = ControlStreams { send, recv, decoder };
-    Ok(link(greeted, session, theirs.session, enrolled, host, streams))
+    Ok(link(greeted, session, theirs.session, enrolled, host, streams, account))
 }
 
 fn link(
@@ -159,6 +161,7 @@ fn link(
     enrolled: Option<Enrolled>,
     host: Weak<dyn Host>,
     streams: ControlStreams,
+    account: Account,
 ) -> Arc<Link> {
     let rtt = greeted.conn.rtt();
     let link = Arc::new(Link {
@@ -174,6 +177,7 @@ fn link(
         drained: Notify::new(),
         over: Notify::new(),
         used: Notify::new(),
+        account,
     });
     link.open_slots();
     link.start(streams);
@@ -181,13 +185,12 @@ fn link(
 }
 
 /// Memory for what the peer may send before its opens are answered: less of it when little is free.
-fn reserve(budget: &Budget) -> Option<(Account, Share, Limits)> {
-    let account = budget.account();
+fn reserve(account: &Account) -> Option<(Share, Limits)> {
     let mut opens = OPENS_UNANSWERED_MAX;
     while opens >= OPENS_MIN {
         if let Some(share) = account.reserve_if_ample(opens * INITIAL_LIMIT_BYTES) {
             let limits = Limits { initial_limit: INITIAL_LIMIT_BYTES, opens_allowed: opens };
-            return Some((account, share, limits));
+            return Some((share, limits));
         }
         opens /= 2;
     }

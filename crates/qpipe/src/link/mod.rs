@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
+use qpipe_proto::budget::Account;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{Open, OpenTarget, Opener};
 use qpipe_proto::hello::{Enrolled, SessionId};
@@ -61,6 +62,8 @@ pub(crate) struct Link {
     drained: Notify,
     /// The session is over.
     over: Notify,
+    /// What the peer's host holds of the node's memory budget, over all of its sessions.
+    pub(crate) account: Account,
     /// An open of the peer was accepted.
     pub(crate) used: Notify,
 }

@@ -69,7 +69,7 @@ async fn receive(core: Arc<Core>, incoming: Incoming, place: OwnedSemaphorePermi
         has_offer = judged.is_stranger;
         Ok(judged.enrolled)
     };
-    match answer_hello(greeted, &core.budget, core.host(), judge).await {
+    match answer_hello(greeted, core.account(&peer.host()), core.host(), judge).await {
         Err(error) => tracing::debug!(%from, peer = %peer.host(), %error, "no session"),
         Ok(link) => {
             core.links().push(link.clone());

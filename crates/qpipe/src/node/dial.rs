@@ -18,7 +18,7 @@ use crate::link::{GreetError, Greeted, Link, cause_of, codes, say_hello, transpo
 use crate::tls::{self, ExpectedHost, HandshakeFailure, SERVER_NAME, explain_handshake};
 
 /// How long a dial may take, unless the last known round trip asks for more.
-const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The next address is tried after this, if those before have not answered (RFC 8305, section 5:
 /// "Connection Attempt Delay").
@@ -162,7 +162,7 @@ async fn race(
         }
     }
     let started = clock::now();
-    let deadline = tokio::time::sleep(DIAL_DEADLINE);
+    let deadline = tokio::time::sleep(core.dial_deadline(&peer.expected));
     tokio::pin!(deadline);
     let mut failures = Failures::new(addresses);
     loop {
@@ -273,14 +273,16 @@ impl Attempt {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|e| DialError::Local(io::Error::other(e)))?;
         let greeted = Greeted { conn, peer, suite };
-        let (budget, host) = (&self.core.budget, self.core.host());
+        let (account, host) = (self.core.account(&peer.host()), self.core.host());
         let ticket = self.ticket.clone();
-        say_hello(greeted, budget, host, SessionId(id), ticket).await.map_err(|error| match error {
-            GreetError::Busy => DialError::Busy,
-            GreetError::Connection(error) => explain(&error),
-            GreetError::NoHello => DialError::Version("the peer did not say Hello".to_owned()),
-            GreetError::Version(mismatch) => DialError::Version(mismatch.to_string()),
-        })
+        say_hello(greeted, account, host, SessionId(id), ticket).await.map_err(
+            |error| match error {
+                GreetError::Busy => DialError::Busy,
+                GreetError::Connection(error) => explain(&error),
+                GreetError::NoHello => DialError::Version("the peer did not say Hello".to_owned()),
+                GreetError::Version(mismatch) => DialError::Version(mismatch.to_string()),
+            },
+        )
     }
 
     fn endpoint(&self) -> Result<&Endpoint, DialError> {

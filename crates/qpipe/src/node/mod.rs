@@ -12,8 +12,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use qpipe_proto::budget::Account;
 use qpipe_proto::fact::OpenTarget;
-use qpipe_proto::limits::{MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN};
+use qpipe_proto::limits::{MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, SESSIONS_MAX};
 use qpipe_proto::ticket::{End, SecretHash};
 use qpipe_proto::{Budget, Cause, Fingerprint, Secret};
 use quinn::{Endpoint, TokioRuntime};
@@ -25,7 +26,7 @@ use crate::identity::Identity;
 use crate::link::{Host, Link, codes, transport};
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::session::{IncomingOpen, Session};
-use crate::tls::{self, TlsError};
+use crate::tls::{self, ExpectedHost, TlsError};
 
 pub use dial::{DialError, Peer};
 pub use interfaces::interface_addresses;
@@ -112,6 +113,8 @@ pub(crate) struct Core {
     /// Bounded by what sessions allow: [`qpipe_proto::limits::OPENS_UNANSWERED_MAX`] for each.
     opens: mpsc::UnboundedSender<IncomingOpen>,
     handshakes: Arc<Semaphore>,
+    /// Round trips of sessions that are over, at most [`SESSIONS_MAX`], by host.
+    rtts: Mutex<HashMap<Fingerprint, Duration>>,
     this: Weak<Core>,
 }
 
@@ -146,6 +149,7 @@ impl Node {
             offers: Mutex::default(),
             opens,
             handshakes: Arc::new(Semaphore::new(accept::HANDSHAKES_MAX)),
+            rtts: Mutex::default(),
             this: this.clone(),
         });
         if core.options.accepts {
@@ -236,6 +240,23 @@ impl Core {
         self.offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What a peer's host holds of the memory budget: one account for all of its sessions.
+    fn account(&self, host: &Fingerprint) -> Account {
+        let links = self.links();
+        let same = links.iter().find(|link| link.peer.host() == *host);
+        same.map_or_else(|| self.budget.account(), |link| link.account.clone())
+    }
+
+    /// How long a dial of a host may take: longer where its round trip was long (ruling 17).
+    fn dial_deadline(&self, expected: &ExpectedHost) -> Duration {
+        let rtts = self.rtts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match expected {
+            ExpectedHost::Is(host) => rtts.get(host).copied(),
+            ExpectedHost::Unknown => None,
+        };
+        dial::DIAL_DEADLINE.max(4 * known.unwrap_or_default())
+    }
+
     fn host(&self) -> Weak<dyn Host> {
         self.this.clone()
     }
@@ -265,6 +286,11 @@ impl Host for Core {
     }
 
     fn ended(&self, link: &Arc<Link>) {
+        let mut rtts = self.rtts.lock().unwrap_or_else(PoisonError::into_inner);
+        if rtts.len() < SESSIONS_MAX {
+            rtts.insert(link.peer.host(), link.conn.rtt());
+        }
+        drop(rtts);
         self.links().retain(|other| !Arc::ptr_eq(other, link));
     }
 }
