@@ -155,7 +155,7 @@ fn broken_settings_are_told_with_their_line() {
     host.fingerprint();
     for (text, line, what) in [
         ("[node]\nmemory = \"many\"\n", 2, "size"),
-        ("[node]\n\nlisten = 7\n", 3, "listen"),
+        ("[node]\n\nlisten = 7\n", 3, "expected a sequence"),
         ("[node]\nmemry = \"1GiB\"\n", 2, "memry"),
         ("[hosts.b]\naddress = \"192.0.2.7\"\nfingerprint = \"SHA256:x\"\n", 3, ""),
         ("[node\n", 1, ""),
@@ -202,7 +202,7 @@ fn rules_that_others_may_write_are_not_used() {
 fn garbage_at_the_port_disturbs_no_pipe() {
     let (a, b) = (Host::new(), Host::new());
     let serving = b.serve();
-    introduce(&a, &b, &serving, &["send:x"]);
+    introduce(&a, "alice", &b, &serving, &["send:x"]);
     let receiver = b.bash("qpipe recv x | sha256sum").start();
     let sender = a.bash("seq 300000 | qpipe send b/x").start();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -13,7 +13,7 @@ use crate::host::{Host, Serving, assert_same, introduce, noise, until};
 pub fn two_hosts(rules: &[&str]) -> (Host, Host, Serving) {
     let (a, b) = (Host::new(), Host::new());
     let serving = b.serve();
-    introduce(&a, &b, &serving, rules);
+    introduce(&a, "alice", &b, &serving, rules);
     (a, b, serving)
 }
 

@@ -110,8 +110,7 @@ fn a_rule_that_is_taken_back_ends_its_pipes_at_once() {
 fn other_pipes_of_other_hosts_survive_a_change_of_rules() {
     let (a, b, serving) = two_hosts(&["send:x"]);
     let c = Host::new();
-    introduce(&c, &b, &serving, &["send:y"]);
-    // Both are called alice there; the key is what counts.
+    introduce(&c, "carol", &b, &serving, &["send:y"]);
     let (input, mut feed) = io::pipe().unwrap();
     feed.write_all(b"one ").unwrap();
     let sender = a.qpipe(&["send", "b/x"]).stdin(input).start();
@@ -133,7 +132,7 @@ fn a_broken_file_of_rules_leaves_those_before_it_in_force() {
     let (a, b, mut serving) = two_hosts(&["send:x"]);
     fs::write(b.home("authorized.toml"), "[[peer]\n").unwrap();
     serving.running.signal(Signal::HUP);
-    serving.running.says("authorized.toml:1");
+    serving.running.says("authorized.toml");
 
     let sender = a.qpipe(&["send", "b/x"]).input(b"hello").start();
 

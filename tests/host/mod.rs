@@ -175,10 +175,11 @@ pub struct Serving {
     pub address: String,
 }
 
-/// Lets `peer` do what `rules` say on `server`, and tells it where and who that is: as `b`.
-pub fn introduce(peer: &Host, server: &Host, serving: &Serving, rules: &[&str]) {
+/// Lets `peer` do what `rules` say on `server`, which calls it `alias`, and tells it where and who
+/// that is: as `b`.
+pub fn introduce(peer: &Host, alias: &str, server: &Host, serving: &Serving, rules: &[&str]) {
     let (key, server_key) = (peer.fingerprint(), server.fingerprint());
-    let mut arguments = vec!["trust", "add", "alice", "--key", &key];
+    let mut arguments = vec!["trust", "add", alias, "--key", &key];
     for rule in rules {
         arguments.extend(["--allow", rule]);
     }

@@ -1,6 +1,7 @@
 //! The serving node of a host.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -158,12 +159,32 @@ impl Serve {
         }
     }
 
-    /// Stops: waits at most `within` for pipes that are open, then cuts them.
+    /// Stops: waits at most `within` for pipes that are open, then cuts them. Whoever opens one
+    /// meanwhile is told so at once.
     ///
     /// # Cancel safety
     /// Not cancel safe: sessions are left closing.
     pub async fn stop(&self, within: Duration) -> CloseReport {
-        self.node.close(within).await
+        let mut closing = pin!(self.node.close(within));
+        loop {
+            tokio::select! {
+                report = &mut closing => return report,
+                Some(open) = self.node.next_open() => self.turn_away(open),
+            }
+        }
+    }
+
+    fn turn_away(&self, open: IncomingOpen) {
+        if let (OpenTarget::Name(name), Some(shape)) = (open.target(), Shape::of(open.shape())) {
+            self.note(&open, name, shape, Some(Cause::Stopping));
+        }
+        open.refuse(Cause::Stopping);
+    }
+
+    fn note(&self, open: &IncomingOpen, name: &PipeName, shape: Shape, refused: Option<Cause>) {
+        for verb in verbs(shape) {
+            self.access.note_open(&open.peer(), open.remote_address(), *verb, name, refused);
+        }
     }
 
     fn answer(&self, open: IncomingOpen) {
@@ -171,11 +192,9 @@ impl Serve {
             return open.refuse(Cause::Ticket);
         };
         let Some(shape) = Shape::of(open.shape()) else { return open.refuse(Cause::Protocol) };
-        let (peer, remote) = (open.peer(), open.remote_address());
+        let peer = open.peer();
         let verdict = self.judge(&peer, &name, shape, open.no_wait());
-        for verb in verbs(shape) {
-            self.access.note_open(&peer, remote, *verb, &name, verdict.err());
-        }
+        self.note(&open, &name, shape, verdict.err());
         match verdict {
             Err(cause) => open.refuse(cause),
             Ok(()) => {

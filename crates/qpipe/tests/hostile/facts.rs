@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::peer::{Peer, broken, chunk, eof, header, id, open, open_of};
 use crate::raw;
-use crate::rig::{Rig, bounded, name, pattern, read_all};
+use crate::rig::{Rig, at_once, bounded, name, pattern, read_all};
 
 /// What a hostile writer has sent before it goes wrong, in bytes.
 const SENT: usize = 1_000;
@@ -191,7 +191,7 @@ async fn the_largest_limit_is_bounded_by_memory() {
         peer.state(pipe, limit(number, offset)).await;
         peer.sync().await;
         let mut written = 0;
-        while let Some(taken) = crate::rig::at_once(writer.write(&[1; 65_536])).await {
+        while let Some(taken) = at_once(writer.write(&[1; 65_536])).await {
             written += taken.unwrap();
             assert!(written < 64 << 20, "a writer beyond the node's memory");
         }
@@ -220,23 +220,38 @@ async fn a_bye_in_the_middle_cuts_what_it_says_it_never_saw() {
 }
 
 #[tokio::test]
-async fn names_that_no_pipe_may_have_end_the_session() {
+async fn names_that_no_pipe_may_have_are_refused() {
     let rig = Rig::new().await;
+    let mut peer = Peer::of(&rig).await;
     let long = vec![b'a'; 256];
-    let names: [&[u8]; 8] =
-        [b"\x1b[2Jx", b"a\nb", b"a\0", b"../x", b"", b"a//b", &long, b"\xff\xfe"];
+    let names: [&[u8]; 7] = [b"\x1b[2Jx", b"a\nb", b"a\0", b"../x", b"", b"a//b", &long];
     for text in names {
-        let mut peer = Peer::of(&rig).await;
         let mine = peer.next_id();
-        let group = raw::field(5, &[raw::number(1, mine.number()), raw::number(2, 1)].concat());
-        let open = [raw::number(1, 1), raw::field(2, text), group].concat();
-        peer.say_raw(&raw::pipe_facts(&[raw::number(1, 0), raw::field(2, &open)])).await;
-        let (code, words) = peer.refusal().await;
-        assert_eq!(code, 1, "{text:?}");
-        assert!(words.starts_with("a malformed control message"), "{words}");
-        assert!(!words.contains(char::is_control), "{words:?}");
+        peer.say_raw(&open_by_bytes(mine, text)).await;
+        let end = peer.terminal(mine).await;
+        assert!(matches!(end, ClosedKind::Broken(_)), "{text:?}: {end:?}");
     }
+    assert!(at_once(rig.victim.next_open()).await.is_none(), "offered to the program");
+    peer.is_served(&rig).await;
+    peer.leave().await;
     rig.end().await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_text_ends_the_session() {
+    let rig = Rig::new().await;
+    let mut peer = Peer::of(&rig).await;
+    peer.say_raw(&open_by_bytes(id(0), b"\xff\xfe")).await;
+    let words = "a malformed control message: not a protobuf message".to_owned();
+    assert_eq!(peer.refusal().await, (1, words));
+    rig.end().await;
+}
+
+/// The open of a pipe with a name of any bytes.
+fn open_by_bytes(mine: PipeId, text: &[u8]) -> Vec<u8> {
+    let group = [raw::number(1, mine.number()), raw::number(2, 1)].concat();
+    let open = [raw::number(1, 1), raw::field(2, text), raw::field(5, &group)].concat();
+    raw::pipe_facts(&[raw::number(1, mine.number()), raw::field(2, &open)])
 }
 
 /// A peer that opened a pipe to write goes wrong: the reader keeps what came and hears the cause.

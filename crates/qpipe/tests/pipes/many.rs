@@ -90,20 +90,6 @@ async fn a_thousand_finished_and_unread_pipes_leave_room_for_another() {
     }
 }
 
-/// Every pipe keeps its stream: none waits for a slot, whatever their number.
-#[tokio::test]
-async fn each_of_a_growing_number_of_open_pipes_carries_its_first_bytes_at_once() {
-    // Little memory allows few opens at once, so that slots are few beyond those in use.
-    let pair = Pair::with_memory(32 << 20).await;
-    let mut open = Vec::new();
-    for _ in 0..1500 {
-        let (mut writer, mut reader) = pair.pipe().await;
-        writer.write_all(b"first").await.unwrap();
-        reader.read_exact(&mut [0; 5]).await.unwrap();
-        open.push((writer, reader));
-    }
-}
-
 /// Polls once.
 fn poll_now<F: Future + Unpin>(mut future: F) -> Poll<F::Output> {
     Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop()))
