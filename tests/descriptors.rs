@@ -70,7 +70,10 @@ fn received_from(script: &str) -> Vec<u8> {
 #[test]
 fn c28_standard_input_may_be_a_file() {
     assert_same(&received_from("qpipe send < f"), &noise(300_000));
-    assert_same(&received_from("{ head -c 100000 >/dev/null; qpipe send; } < f"), &noise(300_000)[100_000..]);
+    assert_same(
+        &received_from("{ head -c 100000 >/dev/null; qpipe send; } < f"),
+        &noise(300_000)[100_000..],
+    );
 }
 
 #[test]

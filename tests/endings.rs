@@ -100,10 +100,8 @@ fn a_killed_consumer_ends_everything_before_it_by_sigpipe() {
     let oracle = host.pipeline(&format!("yes | {consumer}")).end();
     assert_eq!(oracle.statuses(), "141 137");
 
-    let (sent, received) = crate::anonymous::over_qpipe(
-        "yes | qpipe send",
-        &format!("qpipe recv | {consumer}"),
-    );
+    let (sent, received) =
+        crate::anonymous::over_qpipe("yes | qpipe send", &format!("qpipe recv | {consumer}"));
 
     assert_eq!((sent.statuses(), received.statuses()), ("141 141", "141 137"));
 }

@@ -72,10 +72,8 @@ fn a_tree_of_real_files_goes_through_tar_and_gzip() {
     let tar = format!("tar cf - -C {} .", real_tree());
     let oracle = Host::new().pipeline(&format!("{tar} | sha256sum")).end();
 
-    let (sent, received) = over_qpipe(
-        &format!("{tar} | gzip -1 | qpipe send"),
-        "qpipe recv | gunzip | sha256sum",
-    );
+    let (sent, received) =
+        over_qpipe(&format!("{tar} | gzip -1 | qpipe send"), "qpipe recv | gunzip | sha256sum");
 
     assert_eq!((sent.statuses(), received.statuses()), ("0 0 0", "0 0 0"));
     assert_eq!(received.stdout(), oracle.stdout());

@@ -222,10 +222,6 @@ impl ReadEnd {
 
     /// What to tell the reader once it was handed every byte that is here.
     pub(crate) fn outcome(&self, facts: &Facts) -> Option<ReadOutcome> {
-        if let Some(Answer::Refused(cause)) = facts.answer {
-            // Refused by this node itself, for what the stream did before it was accepted.
-            return Some(self.local.map_or(ReadOutcome::Refused(cause), ReadOutcome::Aborted));
-        }
         match facts.closed.map(|closed| closed.kind) {
             Some(ClosedKind::Corrupt) => return Some(ReadOutcome::Corrupt),
             Some(ClosedKind::Broken(cause)) => {
@@ -236,12 +232,17 @@ impl ReadEnd {
             }
             Some(ClosedKind::Aborted | ClosedKind::Complete) | None => {}
         }
-        // Holding End(eof) and every byte, the reader gets EOF whatever becomes of the session.
+        // Holding End(eof) and every byte, the reader gets EOF whatever becomes of the session, and
+        // whatever the peer says of the open then.
         if let Some(End { kind: EndKind::Eof, length, .. }) = facts.end
             && length == self.received
             && self.verified
         {
             return Some(ReadOutcome::Eof);
+        }
+        if let Some(Answer::Refused(cause)) = facts.answer {
+            // Refused by this node itself, for what the stream did before it was accepted.
+            return Some(self.local.map_or(ReadOutcome::Refused(cause), ReadOutcome::Aborted));
         }
         match (facts.end, self.local) {
             (Some(End { kind: EndKind::Aborted(cause), length, .. }), local)

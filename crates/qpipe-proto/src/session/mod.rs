@@ -216,7 +216,9 @@ impl Session {
             if let Some(cause) = self.lost {
                 pipe.fail(cause);
             }
-            if !pipe.facts.is_terminal() {
+            if std::mem::take(&mut pipe.is_owed) {
+                self.allowance.release();
+            } else if !pipe.facts.is_terminal() {
                 pipe.is_free = true;
                 self.allowance.release();
             }
@@ -237,6 +239,9 @@ impl Session {
             }
             pipe.end = LocalEnd::Unanswered;
             pipe.is_released = true;
+            if std::mem::take(&mut pipe.is_owed) {
+                self.allowance.release();
+            }
             if pipe.facts.answer.is_none() {
                 pipe.facts.answer = Some(Answer::Refused(cause));
                 self.mark(*id, Kinds::ANSWER);
@@ -341,10 +346,15 @@ impl Session {
         if tell && (is_new || !self.is_congested()) {
             self.unsettled[owner].insert(id.index());
         }
-        let was_free = self.pipes.get(&id).is_some_and(|pipe| pipe.is_free);
         if is_new && owner == 1 {
             self.allowance.hear(id);
-            if !was_free {
+            // An open that its opener took back counts until it is answered: the node holds it.
+            let pipe = self.pipes.get_mut(&id);
+            let is_held = pipe.is_some_and(|pipe| {
+                pipe.is_owed = pipe.facts.answer.is_none() && !pipe.is_released;
+                pipe.is_owed || pipe.is_free
+            });
+            if !is_held {
                 self.allowance.release();
             }
         }

@@ -28,6 +28,8 @@ pub(super) struct Pipe {
     pub(super) is_announced: bool,
     /// Whether it counts as an open that costs nothing beyond its floor.
     pub(super) is_free: bool,
+    /// Whether it is settled and still counts as an open, since nobody has answered it.
+    pub(super) is_owed: bool,
     /// Whether a pipe stream carries it now.
     pub(super) has_stream: bool,
     /// Whether both sides are through with it.
@@ -46,6 +48,7 @@ impl Pipe {
             is_queued: false,
             is_announced: false,
             is_free: false,
+            is_owed: false,
             has_stream: false,
             is_settled: false,
             is_released: false,

@@ -367,3 +367,23 @@ fn content_of(pipe: qpipe_proto::PipeId, content: &[u8]) -> Vec<u8> {
 fn lim(number: u64, offset: u64) -> Option<Limit> {
     Some(Limit { number, offset })
 }
+
+#[tokio::test]
+async fn refused_after_it_was_complete_is_still_eof() {
+    let rig = Rig::new().await;
+    let mut host = Host::listen();
+    let (session, mut peer) = host.greet(&rig, |_| {}).await;
+    let session = session.unwrap();
+    let mut reader = read(&session).await;
+    let bytes = [content_of(id(0), b"whole"), trailer(b"whole").to_vec()].concat();
+    let _stream = peer.stream(&bytes).await;
+    assert_eq!(read_all(&mut reader).await, (b"whole".to_vec(), Ok(())));
+    let refused = Facts { answer: Some(Answer::Refused(Cause::Busy)), ..Facts::default() };
+    peer.state(id(0), refused).await;
+    peer.until(|peer| peer.settled.contains(&0)).await;
+    assert_eq!(read_all(&mut reader).await, (vec![], Ok(())));
+    drop(reader);
+    peer.leave().await;
+    drop(session);
+    rig.end().await;
+}

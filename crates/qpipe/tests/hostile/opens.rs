@@ -241,3 +241,35 @@ fn header_of_group(pipe: qpipe_proto::PipeId) -> bytes::Bytes {
     let open = Some(member(pipe, pipe, 2));
     qpipe_proto::wire::encode_header(&qpipe_proto::wire::StreamHeader { id: pipe, offset: 0, open })
 }
+
+#[tokio::test]
+async fn opens_closed_before_they_are_answered_still_count() {
+    // Whole opens, and halves of groups: until the node's program or a deadline has answered them,
+    // the node holds them.
+    for size in [1, 2] {
+        let rig = Rig::new().await;
+        let mut peer = Peer::of(&rig).await;
+        let allowed = peer.opens_allowed;
+        let mut opens = 0;
+        let mut next = 0;
+        while opens < 20 * allowed && next + 1 < peer.opens_allowed {
+            while next + 1 < peer.opens_allowed {
+                let pipe = id(2 * next);
+                let open = Open { opener: Opener::Reader, ..member(pipe, pipe, size) };
+                let closed = Some(broken(0));
+                peer.state(pipe, Facts { open: Some(open), closed, ..Facts::default() }).await;
+                next += u64::from(size);
+                opens += 1;
+            }
+            peer.settled.clear();
+            peer.state(id(0), Facts::default()).await;
+            peer.until(|peer| peer.settled.contains(&0)).await;
+        }
+        assert!(
+            opens <= allowed,
+            "{opens} unanswered opens in groups of {size}, {allowed} allowed"
+        );
+        peer.leave().await;
+        rig.end().await;
+    }
+}

@@ -107,10 +107,12 @@ impl World {
         assert!(had, "a message that was not announced");
         if let ControlMessage::Facts(facts) = &message {
             if let Some(told) = facts.opens_allowed {
+                // What is not answered is held by the node, also if its opener took it back.
                 let is_free = |id: &&PipeId| {
-                    let facts = side.session.facts(**id);
-                    let is_alive = |facts: &Facts| facts.answer.is_some() && !facts.is_terminal();
-                    side.session.is_settled(**id) || facts.is_some_and(is_alive)
+                    let is_over = side.session.is_settled(**id);
+                    let is_free =
+                        |facts: &Facts| facts.answer.is_some() && (is_over || !facts.is_terminal());
+                    side.session.facts(**id).is_none_or(is_free)
                 };
                 let free = side.seen.iter().filter(is_free).count() as u64;
                 assert_eq!(told, self.config.opens + free, "the allowance");
