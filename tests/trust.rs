@@ -139,7 +139,7 @@ fn a_broken_file_of_rules_leaves_those_before_it_in_force() {
 
     fs::write(b.home("authorized.toml"), "[[peer]\n").unwrap();
     serving.running.signal(Signal::HUP);
-    serving.running.says("authorized.toml");
+    serving.running.says("authorized.toml:1");
 
     passes("after");
 }

@@ -147,7 +147,7 @@ pub(crate) struct RecvArgs {
 /// Where this process can be reached.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct AddressArgs {
-    /// Listen on this UDP address of this host, as 0.0.0.0:7473 or [::]:7473; may be repeated
+    /// Listen on this UDP address of this host, as `0.0.0.0:7473` or `[::]:7473`; may be repeated
     ///
     /// Default: for anonymous pipes a free port; for `invite` what `serve` would listen on.
     #[arg(long, value_name = "ADDR:PORT")]
@@ -163,7 +163,7 @@ pub(crate) struct AddressArgs {
 /// What `serve` takes.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServeArgs {
-    /// Listen on this UDP address of this host, as 0.0.0.0:7473 or [::]:7474; may be repeated
+    /// Listen on this UDP address of this host, as `0.0.0.0:7473` or `[::]:7473`; may be repeated
     ///
     /// Default: what config.toml says, or port 7473 on IPv4 and IPv6.
     #[arg(long, value_name = "ADDR:PORT")]

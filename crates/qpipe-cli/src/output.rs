@@ -122,6 +122,17 @@ impl Output {
         }
     }
 
+    /// Bytes that were written and are not told by [`Self::event`] yet: for a reader that stops now
+    /// and must not call consumed bytes unconsumed.
+    pub(crate) fn take_written(&mut self) -> u64 {
+        let mut written = 0;
+        while let Ok(Event::Written(bytes)) = self.events.try_recv() {
+            self.waiting_bytes -= bytes;
+            written += bytes;
+        }
+        written
+    }
+
     /// Closes standard output after what waits was written, so that the program behind it sees EOF
     /// even while the process lives on.
     pub(crate) async fn close(mut self) {

@@ -1,6 +1,7 @@
 //! Who may do what on a node, from the files of its home. Every grant and refusal is audited.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -22,6 +23,10 @@ pub struct HomeAccess {
     home: Home,
     host: Fingerprint,
     rules: Mutex<AuthorizedFile>,
+    /// Why the newest version of the rules is not in force, until it was told.
+    broken: Mutex<Option<ReadError>>,
+    /// Whether rules changed since that was last asked.
+    has_changed: AtomicBool,
     invitations: Invitations,
     audit: AuditLog,
     /// Bounded by invitations, which are ([`crate::INVITATIONS_PENDING_MAX`]).
@@ -42,18 +47,36 @@ impl HomeAccess {
             home: home.clone(),
             host,
             rules: Mutex::new(AuthorizedFile::open(home.authorized_file())?),
+            broken: Mutex::default(),
+            has_changed: AtomicBool::new(false),
             invitations: Invitations::new(home.invitation_dir()),
             audit: AuditLog::new(home.audit_file()),
             enrolled,
         })
     }
 
-    /// Reads `authorized.toml` again if it changed; true if there are new rules.
+    /// Reads `authorized.toml` again if it changed; true if there are new rules since the last call.
     ///
     /// # Errors
     /// The changed file is broken: the rules before it stay. Told once for each broken version.
     pub fn refresh(&self) -> Result<bool, ReadError> {
-        self.rules.lock().unwrap_or_else(PoisonError::into_inner).refresh()
+        self.look();
+        match self.broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Ok(self.has_changed.swap(false, Ordering::AcqRel)),
+        }
+    }
+
+    /// Looks at the file, and keeps what it finds for [`HomeAccess::refresh`] to tell.
+    fn look(&self) {
+        let looked = self.rules.lock().unwrap_or_else(PoisonError::into_inner).refresh();
+        match looked {
+            Ok(false) => {}
+            Ok(true) => self.has_changed.store(true, Ordering::Release),
+            Err(error) => {
+                *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+        }
     }
 
     /// Whether a peer may send to, or receive from, a name. The host's own key may do everything.
@@ -113,9 +136,7 @@ impl HomeAccess {
             tracing::warn!(%error, "an invited peer could not be added to authorized.toml");
             return Err(Cause::NotAllowed);
         }
-        if let Err(error) = self.refresh() {
-            tracing::warn!(%error, "authorized.toml cannot be read");
-        }
+        self.look();
         let of = |verb| {
             let rules = invitation.rules.iter().filter(move |rule| rule.verb == verb);
             rules.map(|rule| rule.pattern.to_string()).collect()
@@ -127,9 +148,7 @@ impl HomeAccess {
 
 impl Access for HomeAccess {
     fn knows(&self, peer: &PeerIdentity) -> bool {
-        if let Err(error) = self.refresh() {
-            tracing::warn!(%error, "authorized.toml is broken: the rules before it stay in force");
-        }
+        self.look();
         self.rules().rules_for(&peer.host()).is_some()
     }
 

@@ -1,7 +1,7 @@
 //! A host's qpipe node: named pipes, access rules, and the files that it keeps.
 //!
 //! [`Serve`] is the node that `qpipe serve` runs: it listens, lets in whom `authorized.toml` lists
-//! or an invitation admits, and joins the two ends of each named pipe ([`relay`]). It holds no
+//! or an invitation admits, and joins the two ends of each named pipe (`relay`). It holds no
 //! policy about bytes; what a pipe promises is kept by the library and the protocol core.
 //!
 //! | module | what |

@@ -121,11 +121,12 @@ impl Serve {
         &self.node
     }
 
-    /// Serves until the node is closed.
+    /// Serves until the node is closed. What is wrong with a changed `authorized.toml` is given to
+    /// `tell`, once for each version of it.
     ///
     /// # Cancel safety
     /// Cancel safe: no open is lost.
-    pub async fn run(&self) {
+    pub async fn run(&self, mut tell: impl FnMut(ReadError)) {
         let mut interval = tokio::time::interval(RULES_INTERVAL);
         loop {
             tokio::select! {
@@ -134,7 +135,11 @@ impl Serve {
                     Some(open) => self.answer(open),
                     None => return,
                 },
-                _ = interval.tick() => self.reload(),
+                _ = interval.tick() => {
+                    if let Err(error) = self.reload() {
+                        tell(error);
+                    }
+                }
             }
         }
     }
@@ -149,14 +154,14 @@ impl Serve {
 
     /// Reads `authorized.toml` again if it changed. Pipes that are no longer allowed are closed
     /// with the cause `revoked`.
-    pub fn reload(&self) {
-        match self.access.refresh() {
-            Ok(false) => {}
-            Ok(true) => self.revoke(),
-            Err(error) => {
-                tracing::warn!(%error, "authorized.toml is broken: the rules before it stay");
-            }
+    ///
+    /// # Errors
+    /// The file is broken: the rules before it stay in force. Told once for each version.
+    pub fn reload(&self) -> Result<(), ReadError> {
+        if self.access.refresh()? {
+            self.revoke();
         }
+        Ok(())
     }
 
     /// Stops: waits at most `within` for pipes that are open, then cuts them. Whoever opens one

@@ -34,7 +34,7 @@ impl World {
         let serve = Serve::start(&home, ServeOptions { listen, memory: MEMORY }).unwrap();
         let serve = Arc::new(serve);
         let running = serve.clone();
-        tokio::spawn(async move { running.run().await });
+        tokio::spawn(async move { running.run(|error| panic!("{error}")).await });
         let (one, alice) =
             join(&serve, &home, "alice", &["send:inbox/*", "send:both/*", "recv:both/*"]).await;
         let (two, bob) =
@@ -209,7 +209,7 @@ async fn a_rule_taken_away_ends_its_pipes_at_once() {
     writer.write_all(b"so far").await.unwrap();
     reader.read_exact(&mut [0; 6]).await.unwrap();
     remove_peer(&world.home.authorized_file(), "alice").unwrap().unwrap();
-    world.serve.reload();
+    world.serve.reload().unwrap();
     let error = reader.read_chunk(100).await.unwrap_err();
     assert_eq!(PipeError::of(&error).unwrap().cause(), Cause::Revoked);
     assert_eq!(writer.over().await.unwrap_err().cause(), Cause::Revoked);

@@ -88,9 +88,12 @@ async fn await_joiner(
         bail!("the node was closed before anybody joined")
     };
     tokio::select! {
-        () = serve.run() => bail!("the node's sockets were closed before anybody joined"),
+        () = serve.run(serve::tell_broken_rules) => {
+            bail!("the node's sockets were closed before anybody joined")
+        }
         joined = tokio::time::timeout(*expires, joiner) => joined.unwrap_or_else(|_| {
-            bail!("nobody used the invitation in {}: make a new one", humantime::format_duration(*expires))
+            let expires = humantime::format_duration(*expires);
+            bail!("nobody used the invitation in {expires}: make a new one")
         }),
     }
 }

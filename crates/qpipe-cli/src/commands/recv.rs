@@ -36,6 +36,7 @@ pub(crate) async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
     };
     let delivered = reader.delivered();
     if let Err(stopped) = &outcome {
+        reader.consume(output.take_written());
         reader.close(cause_of(stopped));
     }
     let exit = ending::of_recv(&opened.label, outcome.map(|()| delivered), abort_as_eof).tell();

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::anyhow;
 use qpipe::StartError;
-use qpipe_node::{DEFAULT_LISTEN, Home, Serve, ServeError, ServeOptions};
+use qpipe_node::{DEFAULT_LISTEN, Home, ReadError, Serve, ServeError, ServeOptions};
 use signal_hook::consts::SIGHUP;
 
 use crate::{args::ServeArgs, exit::Exit, host::ThisHost, say, signals::Signals};
@@ -24,12 +24,12 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     say::note(format_args!("this host's key is {}", this.identity.fingerprint()));
     let signal = loop {
         tokio::select! {
-            () = serve.run() => return Err(anyhow!("the node's sockets were closed")),
+            () = serve.run(tell_broken_rules) => return Err(anyhow!("the node's sockets were closed")),
             signal = signals.next() => match signal {
-                SIGHUP => {
-                    serve.reload();
-                    say::note("read authorized.toml again");
-                }
+                SIGHUP => match serve.reload() {
+                    Ok(()) => say::note("read authorized.toml again"),
+                    Err(error) => tell_broken_rules(error),
+                },
                 signal => break signal,
             },
         }
@@ -64,6 +64,11 @@ pub(crate) fn start(
     // The node's own default also serves hosts without IPv6.
     let listen = if listen == DEFAULT_LISTEN { Vec::new() } else { listen.to_vec() };
     Serve::start(home, ServeOptions { listen, memory }).map_err(explain)
+}
+
+/// Says that the rules were changed to what cannot be understood.
+pub(crate) fn tell_broken_rules(error: ReadError) {
+    say::error(format_args!("{error}; the rules before it stay in force"));
 }
 
 /// Where the node listens.

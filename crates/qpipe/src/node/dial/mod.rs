@@ -1,12 +1,16 @@
 //! Dialling: all of a peer's addresses in a race (RFC 8305), fresh attempts until the deadline.
 
+mod failures;
+mod probe;
+mod resolve;
+
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use qpipe_proto::hello::SessionId;
-use qpipe_proto::ticket::{Address, Host};
+use qpipe_proto::ticket::Address;
 use qpipe_proto::{Cause, Fingerprint, Secret};
 use quinn::{ConnectError, ConnectionError, Endpoint};
 use tokio::task::JoinSet;
@@ -16,6 +20,9 @@ use crate::clock;
 use crate::identity::PeerIdentity;
 use crate::link::{GreetError, Greeted, Link, cause_of, codes, say_hello, transport};
 use crate::tls::{self, ExpectedHost, HandshakeFailure, SERVER_NAME, explain_handshake};
+use failures::Failures;
+use probe::probe;
+use resolve::resolve;
 
 /// How long a dial may take, unless the last known round trip asks for more.
 pub(super) const DIAL_DEADLINE: Duration = Duration::from_secs(10);
@@ -28,9 +35,6 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// until its timeout (measured: 1 of 4,000 at 20 % loss, 19 of 4,000 at 30 %).
 const FRESH_ROUNDS: [Duration; 3] =
     [Duration::ZERO, Duration::from_millis(2500), Duration::from_millis(6000)];
-
-/// Addresses tried, at most.
-const DIAL_ADDRESSES_MAX: usize = 16;
 
 /// A peer to dial.
 #[derive(Clone, Debug)]
@@ -185,58 +189,6 @@ async fn race(
     }
 }
 
-/// What the attempts came to so far.
-struct Failures {
-    tried: Vec<SocketAddr>,
-    /// Addresses that said no in a way that trying again will not change.
-    final_at: Vec<SocketAddr>,
-    best: Option<DialError>,
-}
-
-impl Failures {
-    fn new(tried: &[SocketAddr]) -> Failures {
-        Failures { tried: tried.to_vec(), final_at: Vec::new(), best: None }
-    }
-
-    /// Notes a failure; true if there is nothing to wait for any more.
-    fn note(&mut self, address: SocketAddr, error: DialError) -> bool {
-        let rank = rank(&error);
-        if rank > 0 && !self.final_at.contains(&address) {
-            self.final_at.push(address);
-        }
-        if rank >= self.best.as_ref().map_or(0, self::rank) {
-            self.best = Some(error);
-        }
-        self.final_at.len() == self.tried.len()
-    }
-
-    fn verdict(self, after: Duration) -> DialError {
-        match self.best {
-            Some(DialError::Refused { .. }) => DialError::Refused { tried: self.tried },
-            Some(DialError::Unreachable { source, .. }) => {
-                DialError::Unreachable { tried: self.tried, source }
-            }
-            Some(DialError::NoAnswer { .. }) | None => {
-                DialError::NoAnswer { tried: self.tried, after }
-            }
-            Some(error) => error,
-        }
-    }
-}
-
-/// How much a failure tells: 0 if another attempt may fare better, the more the better otherwise.
-fn rank(error: &DialError) -> u8 {
-    match error {
-        DialError::NoAnswer { .. } | DialError::Lost(_) | DialError::Resolve { .. } => 0,
-        DialError::Unreachable { .. } | DialError::Local(_) => 1,
-        DialError::Refused { .. } => 2,
-        DialError::Handshake(_) | DialError::Version(_) => 3,
-        DialError::HostKey { .. } => 4,
-        DialError::Busy | DialError::NotAllowed { .. } | DialError::Ticket => 5,
-        DialError::UnknownHost { .. } => 6,
-    }
-}
-
 /// One attempt at one address.
 struct Attempt {
     core: Arc<Core>,
@@ -339,76 +291,4 @@ impl Attempt {
             error => DialError::Lost(error.to_string()),
         }
     }
-}
-
-/// Resolves when the network says that nothing is at `address`.
-///
-/// ICMP errors reach only connected sockets, which QUIC's is not; so one datagram goes out from a
-/// connected one. It is no QUIC packet (its fixed bit is 0), and nodes drop it unread.
-async fn probe(address: SocketAddr) -> DialError {
-    match probe_error(address).await {
-        Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            DialError::Refused { tried: vec![address] }
-        }
-        Some(source) => DialError::Unreachable { tried: vec![address], source },
-        None => std::future::pending().await,
-    }
-}
-
-async fn probe_error(address: SocketAddr) -> Option<io::Error> {
-    let any: IpAddr = match address {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
-    if let Err(error) = socket.connect(address).await {
-        return Some(error);
-    }
-    if let Err(error) = socket.send(&[0]).await {
-        return Some(error);
-    }
-    loop {
-        let mut answer = [0; 1];
-        match socket.recv(&mut answer).await {
-            // Nobody answers it, so what arrives is of no interest.
-            Ok(_) => {}
-            Err(error) => return Some(error),
-        }
-    }
-}
-
-/// The addresses behind names, IPv6 and IPv4 in turn (RFC 8305, section 4).
-async fn resolve(addresses: &[Address]) -> Result<Vec<SocketAddr>, DialError> {
-    let mut found = Vec::new();
-    let mut failure = None;
-    for address in addresses {
-        match address.host() {
-            Host::Ip(ip) => found.push(SocketAddr::new(*ip, address.port())),
-            Host::Dns(name) => match tokio::net::lookup_host((name.as_str(), address.port())).await
-            {
-                Ok(addresses) => found.extend(interleave(addresses.collect())),
-                Err(source) => {
-                    failure = Some(DialError::Resolve { host: name.to_string(), source });
-                }
-            },
-        }
-    }
-    let mut seen = Vec::new();
-    found.retain(|address| {
-        let is_new = !seen.contains(address);
-        seen.push(*address);
-        is_new
-    });
-    found.truncate(DIAL_ADDRESSES_MAX);
-    match failure {
-        Some(failure) if found.is_empty() => Err(failure),
-        _ if found.is_empty() => Err(DialError::NoAnswer { tried: found, after: Duration::ZERO }),
-        _ => Ok(found),
-    }
-}
-
-fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let (six, four): (Vec<_>, Vec<_>) = addresses.into_iter().partition(SocketAddr::is_ipv6);
-    let longest = six.len().max(four.len());
-    (0..longest).flat_map(|i| [six.get(i), four.get(i)]).flatten().copied().collect()
 }
