@@ -7,12 +7,12 @@
 
 #![allow(clippy::disallowed_macros, reason = "an example prints")]
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use qpipe::{
-    Access, Address, Cause, DialError, Enrolled, Fingerprint, IncomingOpen, Nobody, Node,
-    NodeOptions, OpenOptions, OpenTarget, Peer, PipeReader, PipeWriter, Secret,
+    Access, Address, Cause, DialError, Fingerprint, IncomingOpen, Nobody, Node, NodeOptions,
+    OpenOptions, OpenTarget, Peer, PipeReader, PipeWriter,
     identity::{HostIdentity, Identity, PeerIdentity},
     tls::ExpectedHost,
 };
@@ -43,16 +43,6 @@ impl Known {
 impl Access for Known {
     fn knows(&self, peer: &PeerIdentity) -> bool {
         self.name_of(peer).is_some()
-    }
-
-    /// There are no invitations here.
-    fn redeem(
-        &self,
-        _: &Secret,
-        _: &PeerIdentity,
-        _: SocketAddr,
-    ) -> Result<Option<Enrolled>, Cause> {
-        Ok(None)
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use indicatif::ProgressBar;
+use qpipe_proto::name::is_obeyed_by_terminals;
 
 /// Sets how much is said: nothing but errors if `quiet`, more with each step of `verbose`.
 pub(crate) fn configure(quiet: bool, verbose: u8) {
@@ -70,7 +71,7 @@ pub(crate) fn answer(text: impl fmt::Display) -> io::Result<()> {
 /// the direction of writing around. For whatever comes from a peer, a ticket or a file.
 pub(crate) fn clean(text: &str) -> String {
     text.chars()
-        .map(|character| if is_obeyed(character) { '\u{fffd}' } else { character })
+        .map(|character| if is_obeyed_by_terminals(character) { '\u{fffd}' } else { character })
         .collect()
 }
 
@@ -83,15 +84,6 @@ pub(crate) fn keep_clear_of(bar: ProgressBar) {
 static QUIET: AtomicBool = AtomicBool::new(false);
 static VERBOSE: AtomicU8 = AtomicU8::new(0);
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
-
-fn is_obeyed(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{61c}'
-            | '\u{200e}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}')
-}
 
 /// Lines that follow the first one are indented. A message that cannot be written is lost: there
 /// is nobody left to tell.

@@ -232,7 +232,7 @@ fn check_character(at: usize, character: char, stars: Stars) -> Result<(), Parse
 /// Control characters, line and paragraph separators, and what reverses the order of the
 /// characters around it (Unicode's Bidi_Control): none shows, and each changes how the rest is
 /// shown.
-fn is_obeyed_by_terminals(character: char) -> bool {
+pub fn is_obeyed_by_terminals(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{61c}'

@@ -18,12 +18,17 @@ pub trait Access: Send + Sync + 'static {
     ///
     /// # Errors
     /// A cause other than that the ticket is unknown, used or expired.
+    ///
+    /// Unless implemented: there are no invitations.
     fn redeem(
         &self,
         secret: &Secret,
         peer: &PeerIdentity,
         from: SocketAddr,
-    ) -> Result<Option<Enrolled>, Cause>;
+    ) -> Result<Option<Enrolled>, Cause> {
+        let _ = (secret, peer, from);
+        Ok(None)
+    }
 }
 
 /// Nobody may talk to the node, except with a ticket of one of its offers.
@@ -33,14 +38,5 @@ pub struct Nobody;
 impl Access for Nobody {
     fn knows(&self, _: &PeerIdentity) -> bool {
         false
-    }
-
-    fn redeem(
-        &self,
-        _: &Secret,
-        _: &PeerIdentity,
-        _: SocketAddr,
-    ) -> Result<Option<Enrolled>, Cause> {
-        Ok(None)
     }
 }

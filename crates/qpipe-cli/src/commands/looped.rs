@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, anyhow};
 use indicatif::BinaryBytes;
 use qpipe::{
-    Access, Cause, Enrolled, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, Peer, PipeError,
-    PipeReader, PipeWriter, Secret, Session,
+    Access, Cause, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, Peer, PipeError, PipeReader,
+    PipeWriter, Session,
     identity::{HostIdentity, PeerIdentity},
     tls::ExpectedHost,
 };
@@ -161,15 +161,6 @@ struct ByRules(Arc<Authorized>);
 impl Access for ByRules {
     fn knows(&self, peer: &PeerIdentity) -> bool {
         self.0.rules_for(&peer.host()).is_some()
-    }
-
-    fn redeem(
-        &self,
-        _: &Secret,
-        _: &PeerIdentity,
-        _: SocketAddr,
-    ) -> Result<Option<Enrolled>, Cause> {
-        Ok(None)
     }
 }
 

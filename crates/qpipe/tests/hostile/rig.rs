@@ -9,8 +9,8 @@ use std::time::Duration;
 use qpipe::identity::{HostIdentity, PeerIdentity};
 use qpipe::tls::ExpectedHost;
 use qpipe::{
-    Access, Address, Cause, Enrolled, Fingerprint, IncomingOpen, Node, NodeOptions, OpenOptions,
-    OpenTarget, Peer, PipeReader, PipeWriter, Secret, Session,
+    Access, Address, Cause, Fingerprint, IncomingOpen, Node, NodeOptions, OpenOptions, OpenTarget,
+    Peer, PipeReader, PipeWriter, Session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -48,15 +48,6 @@ struct Guests {
 impl Access for Guests {
     fn knows(&self, peer: &PeerIdentity) -> bool {
         self.door == Door::Open || peer.host() == self.honest
-    }
-
-    fn redeem(
-        &self,
-        _: &Secret,
-        _: &PeerIdentity,
-        _: SocketAddr,
-    ) -> Result<Option<Enrolled>, Cause> {
-        Ok(None)
     }
 }
 

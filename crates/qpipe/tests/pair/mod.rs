@@ -2,14 +2,13 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use qpipe::identity::{HostIdentity, PeerIdentity};
 use qpipe::tls::ExpectedHost;
 use qpipe::{
-    Access, Address, Cause, End, Ends, Enrolled, Nobody, Node, NodeOptions, OpenOptions,
-    OpenTarget, Peer, PipeReader, PipeWriter, Secret, Session,
+    Access, Address, End, Ends, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, Peer,
+    PipeReader, PipeWriter, Session,
 };
 
 /// A node with a key of its own, listening on a free port of 127.0.0.1.
@@ -101,15 +100,6 @@ pub struct Everybody;
 impl Access for Everybody {
     fn knows(&self, _: &PeerIdentity) -> bool {
         true
-    }
-
-    fn redeem(
-        &self,
-        _: &Secret,
-        _: &PeerIdentity,
-        _: SocketAddr,
-    ) -> Result<Option<Enrolled>, Cause> {
-        Ok(None)
     }
 }
 
