@@ -102,11 +102,15 @@ impl Names {
         tokio::spawn(join(self.clone(), name.clone(), shape, partner, *other, ends));
     }
 
-    /// Takes an incarnation out of its queue.
-    fn end(&self, name: &PipeName, shape: Shape, number: u64) -> Option<Ends> {
+    /// Takes an incarnation out of its queue; with `only_waiting`, unless it is joined. Gives the
+    /// ends of one that waited, to be dropped without the lock.
+    fn end(&self, name: &PipeName, shape: Shape, number: u64, only_waiting: bool) -> Option<Ends> {
         let mut inner = self.lock();
-        let queue = inner.queue_mut(name, shape);
+        let queue = inner.table_mut(shape).get_mut(name)?;
         let at = queue.iter().position(|i| i.number == number)?;
+        if only_waiting && matches!(queue[at].state, Life::Joined { .. }) {
+            return None;
+        }
         let ended = queue.remove(at);
         if queue.is_empty() {
             inner.table_mut(shape).remove(name);
@@ -136,20 +140,17 @@ impl Names {
         tokio::spawn(async move {
             match (writer, reader) {
                 (Some(writer), _) => drop(writer.over().await),
-                // EOF is no reason to leave: what was written waits for a reader.
-                (None, Some(reader)) if reader.over().await.is_ok() => return,
-                (None, _) => {}
+                // EOF is no reason to leave: what was written waits for a reader, as long as its
+                // writer waits for that.
+                (None, Some(reader)) => {
+                    if reader.over().await.is_ok() {
+                        reader.gone().await;
+                    }
+                }
+                (None, None) => {}
             }
-            if names.is_waiting(&name, shape, number) {
-                drop(names.end(&name, shape, number));
-            }
+            drop(names.end(&name, shape, number, true));
         });
-    }
-
-    fn is_waiting(&self, name: &PipeName, shape: Shape, number: u64) -> bool {
-        let inner = self.lock();
-        let mut waiting = inner.queue(name, shape).into_iter().flatten();
-        waiting.any(|i| i.number == number && matches!(i.state, Life::Waiting { .. }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -243,5 +244,5 @@ async fn join(names: Names, name: PipeName, shape: Shape, number: u64, one: Ends
         }
     };
     tokio::join!(carry(one.reader, other.writer), carry(other.reader, one.writer));
-    names.end(&name, shape, number);
+    names.end(&name, shape, number, false);
 }

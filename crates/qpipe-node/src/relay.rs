@@ -13,6 +13,7 @@ const PIECE_BYTES_MAX: usize = 256 * 1024;
 /// Carries the content of `from`, the writer's leg, to `to`, the reader's leg, until the pipe is
 /// over on both.
 pub(crate) async fn relay(mut from: PipeReader, mut to: PipeWriter) {
+    from.hold_eof();
     let (source, sink) = (from.watch(), to.watch());
     let consumption = mirror(&source, &sink);
     let ending = {
@@ -33,14 +34,15 @@ pub(crate) async fn relay(mut from: PipeReader, mut to: PipeWriter) {
     match ending {
         Over::Reader(ending) => {
             source.consume_to(sink.consumed());
-            if let Err(error) = ending {
-                source.stop(cause_for_writer(&error));
+            match ending {
+                Ok(()) => source.take_eof(),
+                Err(error) => source.stop(error.cause()),
             }
         }
         Over::Writer(cause) => {
             sink.abort(cause);
             // The reader takes what came through before; its node says when it has.
-            let _ = mirror(&source, &sink).await;
+            let _ = sink.over().await;
             source.consume_to(sink.consumed());
         }
     }
@@ -90,11 +92,6 @@ async fn mirror(source: &ReaderWatch, sink: &WriterWatch) -> Result<(), PipeErro
         source.consume_to(consumed);
         // The reader may be further away than this node, whose own round trip to the writer says
         // nothing of it: the writer's window is to hold what is under way on both legs.
-        source.widen(2 * sink.window());
+        source.widen(sink.window().saturating_mul(2));
     }
-}
-
-/// Why the writer's leg is broken when the reader's leg ended like this.
-fn cause_for_writer(error: &PipeError) -> Cause {
-    error.cause()
 }

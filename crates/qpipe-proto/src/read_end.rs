@@ -56,6 +56,8 @@ pub(crate) struct ReadEnd {
     told_consumed: u64,
     /// The content matched its checksum.
     verified: bool,
+    /// The reader was handed EOF.
+    eof_taken: bool,
     /// The cause of an end that no fact states.
     local: Option<Cause>,
 }
@@ -72,6 +74,7 @@ impl ReadEnd {
             epoch: None,
             told_consumed: 0,
             verified: false,
+            eof_taken: false,
             local: None,
         }
     }
@@ -193,6 +196,11 @@ impl ReadEnd {
         self.verified
     }
 
+    /// Notes that the reader was handed EOF; whether that is news.
+    pub(crate) fn take_eof(&mut self) -> bool {
+        !std::mem::replace(&mut self.eof_taken, true)
+    }
+
     /// The Closed that is due now that the reader consumed what there was, if it is.
     pub(crate) fn closing(&self, facts: &Facts) -> Option<Closed> {
         let end = facts.end?;
@@ -202,7 +210,10 @@ impl ReadEnd {
         }
         let kind = match end.kind {
             EndKind::Aborted(_) => ClosedKind::Aborted,
-            EndKind::Eof if self.verified => ClosedKind::Complete,
+            // Of an empty pipe there is nothing to consume but its EOF.
+            EndKind::Eof if self.verified && (end.length > 0 || self.eof_taken) => {
+                ClosedKind::Complete
+            }
             EndKind::Eof => return None,
         };
         Some(Closed { kind, consumed: facts.consumed })

@@ -100,6 +100,16 @@ impl Session {
         self.announce(id);
     }
 
+    /// The reader was handed EOF. Only then is an empty pipe complete.
+    pub fn take_eof(&mut self, id: PipeId) {
+        if let Some(Pipe { end: LocalEnd::Read(end), .. }) = self.pipes.get_mut(&id)
+            && end.take_eof()
+        {
+            self.look_at_end(id);
+            self.announce(id);
+        }
+    }
+
     /// The reader leaves: states Closed(broken), or Refused if the open was not answered yet.
     /// Without effect if the pipe is over.
     pub fn close_read(&mut self, id: PipeId, cause: Cause) {

@@ -318,6 +318,8 @@ impl Session {
     /// Says Bye once every pipe is settled. New opens fail from now on.
     pub fn close(&mut self) {
         self.bye.wanted = true;
+        // Whoever waits to open hears that there will be none.
+        self.events.push_back(Event::OpensAllowed);
     }
 
     fn announce(&mut self, id: PipeId) {

@@ -64,6 +64,7 @@ impl Pair {
         self.sessions[0].finish(id, 5);
         self.talk();
         self.sessions[1].verify(id, 5);
+        self.sessions[1].take_eof(id);
         self.talk();
         (0..2).for_each(|node| self.sessions[node].release(id));
         self.talk();

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use qpipe_proto::limits::CONTROL_MESSAGE_BYTES_MAX;
 use qpipe_proto::wire::{ControlDecoder, encode_control};
-use quinn::{SendStream, VarInt};
+use quinn::{SendStream, VarInt, WriteError};
 
 use super::assembler::{Assembled, Assembler, ReadFailure};
 use super::state::ControlWriter;
+use super::transport::SILENCE_MAX;
 use super::{Link, codes};
 use crate::clock;
 use crate::session::SessionEnd;
@@ -42,8 +43,10 @@ pub(super) async fn write(link: Arc<Link>, mut stream: SendStream) {
         });
         link.open_slots();
         if !bytes.is_empty() {
-            if stream.write_all(&bytes).await.is_err() {
-                return;
+            match stream.write_all(&bytes).await {
+                Ok(()) => {}
+                Err(WriteError::ConnectionLost(_)) => return,
+                Err(_) => return link.fail("the control stream was stopped"),
             }
             continue;
         }
@@ -81,9 +84,14 @@ pub(super) async fn read(link: Arc<Link>, mut stream: Assembler, mut decoder: Co
 
 async fn hear(link: &Arc<Link>, decoder: &mut ControlDecoder) -> Result<(), HearError> {
     while let Some(message) = decoder.next()? {
-        while link.lock().session.is_congested() && link.lock().ended.is_none() {
-            // Answers wait until the peer reads: so do its questions.
-            tokio::time::sleep(link.conn.rtt()).await;
+        let relieved = async {
+            while link.lock().session.is_congested() && link.lock().ended.is_none() {
+                // Answers wait until the peer reads: so do its questions.
+                tokio::time::sleep(link.conn.rtt()).await;
+            }
+        };
+        if tokio::time::timeout(SILENCE_MAX, relieved).await.is_err() {
+            return Err(HearError::Unread);
         }
         link.with(|state| state.session.handle(message, clock::now()))?;
     }
@@ -95,6 +103,9 @@ async fn hear(link: &Arc<Link>, decoder: &mut ControlDecoder) -> Result<(), Hear
 enum HearError {
     #[error(transparent)]
     Malformed(#[from] qpipe_proto::wire::MalformedMessage),
+    /// QUIC would buffer what is not read here, outside of the budget.
+    #[error("answers to facts of forgotten pipes are not read")]
+    Unread,
     #[error(transparent)]
     Session(#[from] qpipe_proto::session::SessionError),
 }

@@ -147,7 +147,12 @@ pub(crate) async fn answer_hello(
         enrolled: enrolled.clone(),
         software: SOFTWARE.to_owned(),
     };
-    let _ = send.write_all(&encode_control(&ControlMessage::Hello(hello))).await;
+    // A peer that gives no credit for the answer is not to hold its place.
+    let answer = encode_control(&ControlMessage::Hello(hello));
+    if in_time(async { Ok(send.write_all(&answer).await) }).await.is_err() {
+        conn.close(codes::PROTOCOL, b"the answer to Hello was not taken");
+        return Err(GreetError::NoHello);
+    }
     let session =
         Session::new(Side::Acceptor, ours, theirs.limits.clamped(), account.clone(), reserve);
     let streams = ControlStreams { send, recv, decoder };

@@ -192,12 +192,29 @@ impl State {
         self.writers.get(&id).map_or(0, |side| side.hash.digest())
     }
 
+    /// Whether nothing more of a pipe is to be sent; if not, `cx` is woken at its next change.
+    pub(crate) fn is_over_for_carrier(&mut self, id: PipeId, cx: &Context<'_>) -> bool {
+        let is_over = self.is_unwritable(id);
+        if let Some(side) = self.writers.get_mut(&id)
+            && !is_over
+        {
+            side.waiting.register(cx);
+            return false;
+        }
+        true
+    }
+
+    /// Whether a write end's pipe ended otherwise than by the reader having everything. One that was
+    /// let go of and is settled has no outcome any more: it is over as well.
+    fn is_unwritable(&self, id: PipeId) -> bool {
+        let outcome = self.session.write_outcome(id);
+        self.session.facts(id).is_none()
+            || outcome.is_some_and(|o| !matches!(o, WriteOutcome::Complete { .. }))
+    }
+
     /// What to send next; `None` when there is nothing yet, and `cx` is woken when there is.
     pub(crate) fn next_outgoing(&mut self, id: PipeId, cx: &Context<'_>) -> Option<Outgoing> {
-        let outcome = self.session.write_outcome(id);
-        // A pipe that was let go of and is settled has no outcome any more: it is over as well.
-        let is_over = self.session.facts(id).is_none()
-            || outcome.is_some_and(|o| !matches!(o, WriteOutcome::Complete { .. }));
+        let is_over = self.is_unwritable(id);
         let Some(side) = self.writers.get_mut(&id).filter(|_| !is_over) else {
             return Some(Outgoing::Over);
         };
@@ -224,9 +241,7 @@ impl State {
         if let Some(side) = self.writers.get_mut(&id) {
             side.has_carrier = false;
             side.queue.clear();
-            if side.is_released {
-                self.writers.remove(&id);
-            }
+            self.forget_writer(id);
         }
     }
 
@@ -236,9 +251,21 @@ impl State {
         if let Some(side) = self.writers.get_mut(&id) {
             side.waiting.wake();
             side.is_released = true;
-            if !side.has_carrier {
-                self.writers.remove(&id);
-            }
+            self.forget_writer(id);
+        }
+    }
+
+    /// Forgets a write end that nobody uses and whose pipe is over: until then somebody may look at
+    /// it, and waits for that.
+    fn forget_writer(&mut self, id: PipeId) {
+        let is_over = self.session.facts(id).is_none_or(|facts| facts.is_terminal());
+        if let Some(side) = self.writers.get_mut(&id)
+            && is_over
+            && side.is_released
+            && !side.has_carrier
+        {
+            side.waiting.wake();
+            self.writers.remove(&id);
         }
     }
 
@@ -331,6 +358,7 @@ impl State {
         if let Some(side) = self.writers.get_mut(&id) {
             wakers.append(&mut side.waiting.0);
             wakers.extend(side.carrier.take());
+            self.forget_writer(id);
         }
         if let Some(side) = self.readers.get_mut(&id) {
             if self.session.wants_checksum(id) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use qpipe_proto::PipeId;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{Contradiction, End};
-use qpipe_proto::limits::STREAM_OVERHEAD_BYTES;
+use qpipe_proto::limits::{START_WINDOW_BYTES, STREAM_OVERHEAD_BYTES};
 use qpipe_proto::session::StreamVerdict;
 use qpipe_proto::wire::{
     Frame, FrameReader, StreamHeader, encode_chunk_header, encode_header, encode_trailer,
@@ -37,24 +37,52 @@ pub(super) async fn accept(link: Arc<Link>) {
     }
 }
 
-/// Carries a write end's bytes to the peer: started with its first byte, ends with its trailer.
+/// Carries a write end's bytes to the peer: started with its first byte, ends with its trailer, or
+/// when nobody wants them any more.
 pub(crate) async fn carry_out(link: Arc<Link>, id: PipeId) {
-    if let Ok(mut stream) = link.conn.open_uni().await {
-        match send(&link, id, &mut stream).await {
-            Ok(()) => {}
-            Err(WriteError::Stopped(codes::STOP_BROKEN)) => {
-                // Closed follows on the control stream and says why.
-                let _ = stream.reset(codes::STOP_BROKEN);
-            }
-            Err(WriteError::Stopped(_)) => {
-                link.with(|state| state.session.stream_stopped(id, Cause::Cut));
-                let _ = stream.reset(codes::STOP_CUT);
-            }
-            // The session ends with its connection.
-            Err(_) => {}
-        }
+    let opened = tokio::select! {
+        biased;
+        () = unwanted(&link, id) => None,
+        opened = link.conn.open_uni() => opened.ok(),
+    };
+    if let Some(stream) = opened {
+        carry_on(&link, id, stream).await;
     }
     link.with(|state| state.carried(id));
+}
+
+async fn carry_on(link: &Arc<Link>, id: PipeId, mut stream: SendStream) {
+    let stopped = stream.stopped();
+    let sent = tokio::select! {
+        biased;
+        sent = send(link, id, &mut stream) => sent,
+        // An idle writer's stream may be stopped as well.
+        Ok(Some(code)) = stopped => Err(WriteError::Stopped(code)),
+        () = unwanted(link, id) => Err(WriteError::Stopped(codes::STOP_BROKEN)),
+    };
+    match sent {
+        Ok(()) => {}
+        Err(WriteError::Stopped(codes::STOP_BROKEN)) => {
+            let _ = stream.reset(codes::STOP_BROKEN);
+            // Closed follows on the control stream and says why.
+            unwanted(link, id).await;
+        }
+        Err(WriteError::Stopped(_)) => {
+            link.with(|state| state.session.stream_stopped(id, Cause::Cut));
+            let _ = stream.reset(codes::STOP_CUT);
+        }
+        // The session ends with its connection.
+        Err(_) => {}
+    }
+}
+
+/// Waits until nothing more of a pipe is wanted.
+async fn unwanted(link: &Arc<Link>, id: PipeId) {
+    poll_fn(|cx| match link.lock().is_over_for_carrier(id, cx) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await
 }
 
 async fn send(link: &Arc<Link>, id: PipeId, stream: &mut SendStream) -> Result<(), WriteError> {
@@ -147,7 +175,8 @@ impl Incoming {
     async fn read(&mut self) -> Option<Result<Assembled, ReadFailure>> {
         let held_max = match self.id {
             Some(id) => self.link.lock().unplaced_max(id),
-            None => STREAM_OVERHEAD_BYTES + 2 * self.link.lock().session.initial_limit(),
+            // No Limit is above this before the first byte is here.
+            None => STREAM_OVERHEAD_BYTES + 2 * START_WINDOW_BYTES,
         };
         poll_fn(|cx| {
             if let Poll::Ready(read) = self.stream.poll_read(cx, held_max) {

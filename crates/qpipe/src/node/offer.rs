@@ -79,7 +79,13 @@ impl Core {
             }
         };
         let Some(pending) = pending else { return open.refuse(Cause::Ticket) };
-        let Ok(ends) = open.accept() else { return };
+        let Ok(ends) = open.accept() else {
+            // Refused for want of memory: the ticket was not used.
+            if !pending.taken.is_closed() {
+                self.offers().insert(*hash, pending);
+            }
+            return;
+        };
         ends.writer.iter().for_each(|end| end.join());
         ends.reader.iter().for_each(|end| end.join());
         // Nobody waits any more: the ends are dropped, which tells the peer.

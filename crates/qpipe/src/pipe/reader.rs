@@ -30,11 +30,12 @@ pub struct PipeReader {
     id: PipeId,
     taken: u64,
     consumed: u64,
+    holds_eof: bool,
 }
 
 impl PipeReader {
     pub(crate) fn new(link: Arc<Link>, id: PipeId) -> PipeReader {
-        PipeReader { link, id, taken: 0, consumed: 0 }
+        PipeReader { link, id, taken: 0, consumed: 0, holds_eof: false }
     }
 
     /// The next bytes, at most `max`; `None` is EOF. They are not consumed by this: see
@@ -127,6 +128,13 @@ impl PipeReader {
         self.taken
     }
 
+    /// From now on EOF does not count as taken by being read: the writer of an empty pipe is told
+    /// that it is complete only after [`ReaderWatch::take_eof`]. For a relay, whose reader may not
+    /// have come yet.
+    pub fn hold_eof(&mut self) {
+        self.holds_eof = true;
+    }
+
     /// A handle that looks at this end while it is in use elsewhere.
     pub fn watch(&self) -> ReaderWatch {
         ReaderWatch::new(self.link.clone(), self.id)
@@ -157,7 +165,13 @@ impl PipeReader {
             return Poll::Ready(Ok(Some(piece)));
         }
         match ending(&state, self.id, false) {
-            Some(Ok(())) => Poll::Ready(Ok(None)),
+            Some(Ok(())) => {
+                drop(state);
+                if !self.holds_eof {
+                    self.link.with(|state| state.session.take_eof(self.id));
+                }
+                Poll::Ready(Ok(None))
+            }
             Some(Err(error)) => Poll::Ready(Err(error.into())),
             None => {
                 wait(&mut state, self.id, cx);

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use qpipe_proto::fact::{End, EndKind};
 use qpipe_proto::{Cause, PipeId};
 
 use super::{ending, over, wait};
@@ -56,7 +57,7 @@ impl WriterWatch {
     /// Waits until [`WriterWatch::consumed`] is more than `than`, and returns it.
     ///
     /// # Errors
-    /// The pipe is over, in whatever way, with nothing more consumed.
+    /// The pipe is over, in whatever way, or was aborted here, with nothing more consumed.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -71,8 +72,11 @@ impl WriterWatch {
             if let Some(ending) = ending(&state, self.id, true) {
                 return Poll::Ready(Err(ending));
             }
-            if state.session.facts(self.id).is_none() {
+            let Some(facts) = state.session.facts(self.id) else {
                 return Poll::Ready(Err(Ok(())));
+            };
+            if let Some(End { kind: EndKind::Aborted(cause), .. }) = facts.end {
+                return Poll::Ready(Err(Err(PipeError::Failed { cause, consumed })));
             }
             wait(&mut state, self.id, cx);
             Poll::Pending
@@ -111,6 +115,28 @@ impl ReaderWatch {
     pub fn is_over(&self) -> bool {
         let state = self.link.lock();
         state.session.facts(self.id).is_none() || ending(&state, self.id, false).is_some()
+    }
+
+    /// Waits until the end was let go of, or its session is over.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn gone(&self) {
+        poll_fn(|cx| {
+            let mut state = self.link.lock();
+            if state.ended.is_some() || !state.readers.contains_key(&self.id) {
+                return Poll::Ready(());
+            }
+            wait(&mut state, self.id, cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Says that EOF is taken, on behalf of whoever it was handed to: see
+    /// [`super::PipeReader::hold_eof`].
+    pub fn take_eof(&self) {
+        self.link.with(|state| state.session.take_eof(self.id));
     }
 
     /// Whether the writer has ended the pipe, or its node is lost: bytes may still wait to be read.

@@ -32,6 +32,9 @@ impl World {
                 let sum = checksum(id, pipe.received) ^ u64::from(pipe.is_corrupt);
                 session.verify(id, sum);
             }
+            if session.read_outcome(id) == Some(ReadOutcome::Eof) {
+                session.take_eof(id);
+            }
             self.judge_read(id);
             return;
         }

@@ -36,7 +36,7 @@ fn content_of_a_group_that_is_never_complete_is_dropped_with_it() {
 fn state() -> State {
     let limits = Limits { initial_limit: 16 * 1024, opens_allowed: 4 };
     let account = Budget::new(1 << 20).account();
-    let reserve = account.floor().unwrap();
+    let reserve = account.reserve(64 * 1024).unwrap();
     let session = Session::new(Side::Acceptor, limits, limits, account, reserve);
     State::new(session, Duration::ZERO)
 }
