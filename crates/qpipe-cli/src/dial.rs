@@ -82,7 +82,14 @@ impl Way {
         let home = this.home()?;
         wait_for_start(home).await;
         let Some(peer) = local_peer(home, this.identity.fingerprint()) else {
-            bail!("no qpipe serve runs on this host: start one with \"qpipe serve &\"");
+            let hosts: Vec<&str> = this.config.hosts.keys().map(|alias| alias.as_str()).collect();
+            let known = match &hosts[..] {
+                [] => String::new(),
+                hosts => {
+                    format!("; if another host was meant: config.toml has {}", hosts.join(", "))
+                }
+            };
+            bail!("no qpipe serve runs on this host: start one with \"qpipe serve &\"{known}");
         };
         Ok(Self { peer, kind: Kind::Own })
     }

@@ -25,6 +25,9 @@ use crate::{
 /// How long the peer is given to hear how a pipe ended before the process does.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(3);
 
+/// How long an end waits for a partner before it says so.
+const SILENT_WAIT: Duration = Duration::from_secs(1);
+
 /// The same when a signal is waiting to be died of.
 const FAREWELL_OF_SIGNAL: Duration = Duration::from_secs(2);
 
@@ -64,8 +67,7 @@ impl Opened {
         tokio::select! {
             report = self.node.close(within) => if report.cut > 0 {
                 say::error(format_args!(
-                    "the other host did not confirm the end of {} in {} s: it may take it for cut \
-                     off",
+                    "the other host did not confirm in {1} s that it knows how {0} ended",
                     self.label,
                     within.as_secs()
                 ));
@@ -106,19 +108,38 @@ pub(crate) async fn open(args: &PipeArgs, end: End) -> anyhow::Result<Opened> {
     Ok(Opened { node, label, writer, reader })
 }
 
-/// Waits until somebody is at the other end, if the user set a time for that.
+/// Waits until the open is granted; with `--no-wait` or `--timeout`, until somebody is at the other
+/// end. Nothing is read from standard input before: `qpipe send x || cat` is to lose nothing.
 ///
 /// # Errors
-/// Nobody came in time, or the pipe is over.
+/// Refused, nobody came in time, or the pipe is over for another reason.
 pub(crate) async fn await_partner(
+    accepted: impl Future<Output = Result<(), PipeError>>,
     joined: impl Future<Output = Result<(), PipeError>>,
-    timeout: Option<Duration>,
+    args: &PipeArgs,
 ) -> Result<(), Stopped> {
-    let Some(timeout) = timeout else { return Ok(()) };
-    match tokio::time::timeout(timeout, joined).await {
-        Ok(joined) => joined.map_err(Stopped::Pipe),
+    let answered = async {
+        accepted.await?;
+        if args.no_wait || args.timeout.is_some() { joined.await } else { Ok(()) }
+    };
+    let Some(timeout) = args.timeout else { return answered.await.map_err(Stopped::Pipe) };
+    match tokio::time::timeout(timeout, answered).await {
+        Ok(answered) => answered.map_err(Stopped::Pipe),
         Err(_) => Err(Stopped::NoPartner),
     }
+}
+
+/// Says that nobody is at the other end yet, if that is so for long: waiting looks like hanging.
+pub(crate) fn tell_waiting(
+    joined: impl Future<Output = Result<(), PipeError>> + Send + 'static,
+    label: &Label,
+) {
+    let waiting = format!("waiting for somebody at the other end of {label}");
+    drop(tokio::spawn(async move {
+        if tokio::time::timeout(SILENT_WAIT, joined).await.is_err() {
+            say::note(waiting);
+        }
+    }));
 }
 
 /// What the other end is told when this one stops for its own reasons.

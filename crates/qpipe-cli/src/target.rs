@@ -11,7 +11,7 @@ use qpipe_node::{Alias, Config};
 use qpipe_proto::{
     PipeName, Target, Ticket,
     target::HostRef,
-    ticket::{DEFAULT_PORT, End, Grant, TICKET_TEXT_BYTES_MAX},
+    ticket::{DEFAULT_PORT, End, Grant, TICKET_PREFIX, TICKET_TEXT_BYTES_MAX},
 };
 
 use crate::{WrongUsage, ending::Label};
@@ -127,7 +127,16 @@ fn ticket_or_target(text: Option<&str>, stdin_is_free: bool) -> anyhow::Result<O
             "standard input is the data here: put the ticket into ${TICKET_VARIABLE}"
         ))),
         Some(text) => Ok(Some(text.to_owned())),
-        None => Ok(env::var(TICKET_VARIABLE).ok().filter(|ticket| !ticket.trim().is_empty())),
+        None => match env::var(TICKET_VARIABLE) {
+            Err(_) => Ok(None),
+            Ok(text) if text.trim().to_ascii_lowercase().starts_with(TICKET_PREFIX) => {
+                Ok(Some(text))
+            }
+            // A pipe name there would be a ticket that was copied badly.
+            Ok(_) => bail!(WrongUsage(format!(
+                "${TICKET_VARIABLE} holds no ticket: tickets begin with {TICKET_PREFIX}"
+            ))),
+        },
     }
 }
 

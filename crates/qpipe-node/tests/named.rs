@@ -261,3 +261,51 @@ async fn a_stalled_reader_behind_the_relay_stops_its_writer_and_no_other() {
     assert!(got == sent);
     writing.await.unwrap();
 }
+
+#[tokio::test]
+async fn an_empty_pipe_is_complete_only_when_a_reader_took_its_eof() {
+    let world = World::new().await;
+    let mut writer = world.writer("inbox/x").await;
+    writer.close();
+    writer.accepted().await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(300), writer.finish()).await.is_err());
+    let mut reader = world.reader("inbox/x").await;
+    assert!(reader.read_chunk(10).await.unwrap().is_none());
+    writer.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_lost_writer_left_unread_is_forgotten() {
+    let world = World::new().await;
+    let before = world.serve.node().budget().committed();
+    let (node, session) = join(&world.serve, &world.home, "carol", &["send:inbox/*"]).await;
+    let mut writer = session.open_writer(target("inbox/x"), OpenOptions::default()).await.unwrap();
+    writer.write_all(b"from carol").await.unwrap();
+    writer.close();
+    writer.accepted().await.unwrap();
+    drop(node);
+    assert_eq!(writer.over().await.unwrap_err().cause(), Cause::Lost);
+    // Nothing tells when the serving node has noticed; its memory shows it.
+    let forgotten = async {
+        while world.serve.node().budget().committed() != before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), forgotten).await.unwrap();
+    let options = OpenOptions { no_wait: true };
+    let reader = world.bob.open_reader(target("inbox/x"), options).await.unwrap();
+    assert_eq!(reader.accepted().await, Err(PipeError::Refused { cause: Cause::NoPartner }));
+}
+
+#[tokio::test]
+async fn a_revoked_reader_that_does_not_answer_holds_nobody_up() {
+    let world = World::new().await;
+    let writer = world.writer("inbox/x").await;
+    let reader = world.reader("inbox/x").await;
+    writer.joined().await.unwrap();
+    remove_peer(&world.home.authorized_file(), "bob").unwrap().unwrap();
+    world.serve.reload().unwrap();
+    // The reader neither reads nor closes its end.
+    assert_eq!(writer.over().await.unwrap_err().cause(), Cause::Revoked);
+    drop(reader);
+}

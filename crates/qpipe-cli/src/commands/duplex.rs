@@ -8,7 +8,7 @@ use crate::{
     exit::Exit,
     input::{self, Input},
     output::{self, Output},
-    pipes::{self, await_partner, cause_of},
+    pipes::{self, await_partner, cause_of, tell_waiting},
     progress::Progress,
     pump::{self, Stopped},
     rate::Throttle,
@@ -28,6 +28,8 @@ pub(crate) async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
         signal = signals.next() => return Ok(Exit::Signal(signal)),
     };
     let (mut writer, mut reader) = (Some(opened.take_writer()?), opened.take_reader()?);
+    let watch = reader.watch();
+    tell_waiting(async move { watch.joined().await }, &opened.label);
     let (sent, received) = tokio::select! {
         both = exchange(&mut writer, &mut reader, &args) => both,
         signal = signals.next() => (Err(Stopped::Signal(signal)), Err(Stopped::Signal(signal))),
@@ -52,7 +54,8 @@ async fn exchange(
     reader: &mut PipeReader,
     args: &PipeArgs,
 ) -> (Outcome, Outcome) {
-    if let Err(stopped) = await_partner(reader.joined(), args.timeout).await {
+    let partner = await_partner(reader.accepted(), reader.joined(), args).await;
+    if let Err(stopped) = partner {
         reader.stop(cause_of(&stopped));
         return (Err(stopped), Ok(0));
     }

@@ -7,7 +7,7 @@ use crate::{
     ending,
     exit::Exit,
     output::{self, Output},
-    pipes::{self, await_partner, cause_of},
+    pipes::{self, await_partner, cause_of, tell_waiting},
     progress::Progress,
     pump::{self, Stopped},
     rate::Throttle,
@@ -30,6 +30,8 @@ pub(crate) async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
         _ = output.event() => return Ok(Exit::broken_pipe()),
     };
     let mut reader = opened.take_reader()?;
+    let watch = reader.watch();
+    tell_waiting(async move { watch.joined().await }, &opened.label);
     let outcome = tokio::select! {
         outcome = receive(&mut reader, &mut output, &args) => outcome,
         signal = signals.next() => Err(Stopped::Signal(signal)),
@@ -50,7 +52,7 @@ async fn receive(
     args: &PipeArgs,
 ) -> Result<(), Stopped> {
     tokio::select! {
-        partner = await_partner(reader.joined(), args.timeout) => partner?,
+        partner = await_partner(reader.accepted(), reader.joined(), args) => partner?,
         event = output.event() => {
             // Nothing was written yet, so it can only be a failure.
             let failed = || std::io::ErrorKind::BrokenPipe.into();

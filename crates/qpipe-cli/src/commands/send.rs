@@ -7,7 +7,7 @@ use crate::{
     ending,
     exit::Exit,
     input::{self, Input},
-    pipes::{self, await_partner, cause_of},
+    pipes::{self, await_partner, cause_of, tell_waiting},
     progress::Progress,
     pump::{self, Stopped},
     rate::Throttle,
@@ -26,6 +26,8 @@ pub(crate) async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
         signal = signals.next() => return Ok(Exit::Signal(signal)),
     };
     let mut writer = opened.take_writer()?;
+    let watch = writer.watch();
+    tell_waiting(async move { watch.joined().await }, &opened.label);
     let outcome = tokio::select! {
         outcome = send(&mut writer, &args) => outcome,
         signal = signals.next() => Err(Stopped::Signal(signal)),
@@ -41,7 +43,7 @@ pub(crate) async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
 }
 
 async fn send(writer: &mut PipeWriter, args: &PipeArgs) -> Result<(), Stopped> {
-    await_partner(writer.joined(), args.timeout).await?;
+    await_partner(writer.accepted(), writer.joined(), args).await?;
     let mut input = Input::start().map_err(Stopped::Input)?;
     let mut throttle = Throttle::new(args.rate, args.burst);
     let progress = Progress::start(input::is_terminal());

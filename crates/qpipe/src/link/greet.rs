@@ -40,6 +40,8 @@ pub(crate) struct Greeted {
     pub(crate) conn: Connection,
     pub(crate) peer: PeerIdentity,
     pub(crate) suite: Option<&'static str>,
+    /// The address that was dialled, if this side dialled.
+    pub(crate) dialled: Option<SocketAddr>,
 }
 
 /// Why there is no session on a connection.
@@ -175,6 +177,7 @@ fn link(
         session_id,
         enrolled,
         suite: greeted.suite,
+        dialled: greeted.dialled,
         host,
         state: Mutex::new(State::new(session, rtt)),
         control: Notify::new(),

@@ -52,6 +52,8 @@ pub(crate) struct Link {
     pub(crate) session_id: SessionId,
     pub(crate) enrolled: Option<Enrolled>,
     pub(crate) suite: Option<&'static str>,
+    /// The address that this side dialled, if it did.
+    pub(crate) dialled: Option<SocketAddr>,
     host: Weak<dyn Host>,
     state: Mutex<State>,
     /// There may be a control message, or an earlier timeout.

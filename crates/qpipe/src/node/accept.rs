@@ -63,7 +63,7 @@ async fn receive(core: Arc<Core>, incoming: Incoming, place: OwnedSemaphorePermi
         return;
     };
     let mut has_offer = false;
-    let greeted = Greeted { conn, peer, suite: None };
+    let greeted = Greeted { conn, peer, suite: None, dialled: None };
     let judge = |ticket: Option<&Secret>, from| {
         let judged = core.judge(peer, ticket, from)?;
         has_offer = judged.is_stranger;

@@ -57,6 +57,9 @@ async fn opened(link: &Arc<Link>, id: PipeId, writes: bool, what: Opened) -> Res
         if let Some(ending) = ending(&state, id, writes) {
             return Poll::Ready(ending);
         }
+        if state.session.facts(id).is_none() {
+            return Poll::Ready(Ok(()));
+        }
         wait(&mut state, id, cx);
         Poll::Pending
     })

@@ -7,7 +7,7 @@ use std::task::Poll;
 use qpipe_proto::fact::{End, EndKind};
 use qpipe_proto::{Cause, PipeId};
 
-use super::{ending, over, wait};
+use super::{Opened, ending, opened, over, wait};
 use crate::clock;
 use crate::error::PipeError;
 use crate::link::Link;
@@ -30,6 +30,17 @@ pub struct ReaderWatch {
 impl WriterWatch {
     pub(super) fn new(link: Arc<Link>, id: PipeId) -> WriterWatch {
         WriterWatch { link, id }
+    }
+
+    /// Waits until a reader is at the other end.
+    ///
+    /// # Errors
+    /// As [`super::PipeWriter::joined`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn joined(&self) -> Result<(), PipeError> {
+        opened(&self.link, self.id, true, Opened::Joined).await
     }
 
     /// Waits until the pipe is over. One that was let go of and is settled is over without error.
@@ -98,6 +109,17 @@ impl WriterWatch {
 impl ReaderWatch {
     pub(super) fn new(link: Arc<Link>, id: PipeId) -> ReaderWatch {
         ReaderWatch { link, id }
+    }
+
+    /// Waits until a writer is at the other end.
+    ///
+    /// # Errors
+    /// As [`super::PipeReader::joined`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn joined(&self) -> Result<(), PipeError> {
+        opened(&self.link, self.id, false, Opened::Joined).await
     }
 
     /// Waits until the pipe is over. One that was let go of and is settled is over without error.

@@ -126,14 +126,17 @@ pub(super) async fn connect(
     peer: &Peer,
     ticket: Option<&Secret>,
 ) -> Result<Arc<Link>, DialError> {
+    let addresses = resolve(&peer.addresses).await?;
     if let (ExpectedHost::Is(host), None) = (&peer.expected, ticket) {
-        let links = core.links();
-        let alive = |link: &&Arc<Link>| link.peer.host() == *host && link.is_open();
-        if let Some(link) = links.iter().find(alive) {
+        // Of a host that is met elsewhere, or that dialled this one, it may be another process.
+        let is_it = |link: &&Arc<Link>| {
+            let is_there = link.dialled.is_some_and(|dialled| addresses.contains(&dialled));
+            is_there && link.peer.host() == *host && link.is_open()
+        };
+        if let Some(link) = core.links().iter().find(is_it) {
             return Ok(link.clone());
         }
     }
-    let addresses = resolve(&peer.addresses).await?;
     let link = race(core, peer, ticket, &addresses).await?;
     core.links().push(link.clone());
     if link.lock().ended.is_some() {
@@ -224,7 +227,7 @@ impl Attempt {
             .ok_or(DialError::Handshake(HandshakeFailure::BadPeerCertificate))?;
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|e| DialError::Local(io::Error::other(e)))?;
-        let greeted = Greeted { conn, peer, suite };
+        let greeted = Greeted { conn, peer, suite, dialled: Some(self.address) };
         let (account, host) = (self.core.account(&peer.host()), self.core.host());
         let ticket = self.ticket.clone();
         say_hello(greeted, account, host, SessionId(id), ticket).await.map_err(
