@@ -112,6 +112,33 @@ fn c20_no_wait_fails_at_once_where_nobody_is_and_works_where_somebody_is() {
 }
 
 #[test]
+fn what_is_refused_has_not_read_its_input() {
+    let (a, _b, _serving) = two_hosts(&["send:x"]);
+    for arguments in ["--no-wait b/x", "b/outbox"] {
+        for _ in 0..10 {
+            let script = format!("seq 1000 | {{ qpipe send {arguments} 2>/dev/null; cat; }}");
+            let kept = a.bash(&script).end().stdout();
+            assert_eq!(kept.lines().count(), 1000, "after send {arguments}");
+        }
+    }
+}
+
+#[test]
+fn nothing_at_all_waits_for_its_reader_like_anything_else() {
+    let (a, b, _serving) = two_hosts(&["send:x"]);
+    a.qpipe(&["send", "--timeout", "300ms", "b/x"]).input(b"").end().expect(1);
+    let sender = a.qpipe(&["send", "b/x"]).input(b"").start();
+
+    let received = until("the empty pipe", || {
+        let received = b.qpipe(&["recv", "--no-wait", "x"]).end();
+        (received.code() == 0).then_some(received)
+    });
+
+    assert!(received.stdout.is_empty());
+    sender.end().expect(0);
+}
+
+#[test]
 fn nobody_in_time_is_a_failure_that_names_the_pipe() {
     let (a, b, _serving) = two_hosts(&["send:x"]);
     let late = ["--timeout", "100ms"];

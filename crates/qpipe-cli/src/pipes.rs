@@ -1,6 +1,12 @@
 //! Opening the ends that a command works with, and taking leave of the peer.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow, bail};
 use qpipe::{
@@ -26,7 +32,7 @@ use crate::{
 pub(crate) const FAREWELL: Duration = Duration::from_secs(3);
 
 /// How long an end waits for a partner before it says so.
-const SILENT_WAIT: Duration = Duration::from_secs(1);
+const SILENT_WAIT: Duration = Duration::from_secs(2);
 
 /// The same when a signal is waiting to be died of.
 const FAREWELL_OF_SIGNAL: Duration = Duration::from_secs(2);
@@ -129,11 +135,15 @@ pub(crate) async fn await_partner(
     }
 }
 
-/// Says that nobody is at the other end yet, if that is so for long: waiting looks like hanging.
+/// Says on a terminal that nobody is at the other end yet, if that is so for long: there, waiting
+/// looks like hanging.
 pub(crate) fn tell_waiting(
     joined: impl Future<Output = Result<(), PipeError>> + Send + 'static,
     label: &Label,
 ) {
+    if !io::stderr().is_terminal() {
+        return;
+    }
     let waiting = format!("waiting for somebody at the other end of {label}");
     drop(tokio::spawn(async move {
         if tokio::time::timeout(SILENT_WAIT, joined).await.is_err() {
@@ -145,9 +155,7 @@ pub(crate) fn tell_waiting(
 /// What the other end is told when this one stops for its own reasons.
 pub(crate) fn cause_of(stopped: &Stopped) -> Cause {
     match stopped {
-        Stopped::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            Cause::ReaderClosed
-        }
+        Stopped::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Cause::ReaderClosed,
         Stopped::Input(_) | Stopped::Output(_) => Cause::Io,
         Stopped::NoPartner => Cause::TimedOut,
         Stopped::Signal(_) => Cause::Interrupted,
