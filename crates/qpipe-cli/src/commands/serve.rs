@@ -46,7 +46,11 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
             say::error(format_args!("cut {} pipes that had not ended", report.cut));
             Ok(Exit::Signal(signal))
         }
-        signal = signals.next() => Ok(Exit::Signal(signal)),
+        signal = signals.next() => {
+            // Those who are cut hear that and why.
+            serve.stop(Duration::ZERO).await;
+            Ok(Exit::Signal(signal))
+        }
     }
 }
 

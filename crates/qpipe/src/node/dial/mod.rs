@@ -179,7 +179,7 @@ async fn race(
             () = &mut deadline => None,
         };
         match ended {
-            Some(Ok((_, Ok(link)))) => return Ok(link),
+            Some(Ok((_, Ok(link)))) => return Ok(link.claim()),
             Some(Ok((address, Err(error)))) => {
                 if failures.note(address, error) {
                     return Err(failures.verdict(clock::now() - started));
@@ -188,6 +188,28 @@ async fn race(
             // An attempt that panicked is one that did not answer.
             Some(Err(_)) => {}
             None => return Err(failures.verdict(clock::now() - started)),
+        }
+    }
+}
+
+/// A session that an attempt came to, closed again unless somebody takes it: another attempt may have
+/// been faster, or the dial given up.
+struct Unclaimed {
+    link: Arc<Link>,
+    is_claimed: bool,
+}
+
+impl Unclaimed {
+    fn claim(mut self) -> Arc<Link> {
+        self.is_claimed = true;
+        self.link.clone()
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if !self.is_claimed {
+            self.link.conn.close(codes::DONE, b"");
         }
     }
 }
@@ -201,11 +223,11 @@ struct Attempt {
 }
 
 impl Attempt {
-    async fn run(self) -> (SocketAddr, Result<Arc<Link>, DialError>) {
+    async fn run(self) -> (SocketAddr, Result<Unclaimed, DialError>) {
         let address = self.address;
         let result = tokio::select! {
             biased;
-            result = self.connect() => result,
+            result = self.connect() => result.map(|link| Unclaimed { link, is_claimed: false }),
             error = probe(address) => Err(error),
         };
         (address, result)
