@@ -156,21 +156,18 @@ impl State {
         self.readers.entry(id).or_default();
     }
 
-    /// Takes up to `wanted` bytes from the program, as many as may be written now.
+    /// Takes `room` bytes from the program: no more than the session just said there is room for.
     pub(crate) fn write(
         &mut self,
         id: PipeId,
-        wanted: usize,
+        room: usize,
         now: Instant,
         put: impl FnOnce(&mut ByteQueue, &mut Xxh3, usize),
-    ) -> usize {
-        let room = self.session.room(id, wanted as u64) as usize;
-        let Some(side) = self.writers.get_mut(&id) else { return 0 };
-        if room > 0 {
+    ) {
+        if let Some(side) = self.writers.get_mut(&id) {
             put(&mut side.queue, &mut side.hash, room);
             self.session.wrote(id, room as u64, now);
         }
-        room
     }
 
     /// Whether a task that carries the bytes is to be started now.

@@ -49,33 +49,32 @@ fn ending(state: &State, id: PipeId, writes: bool) -> Option<Result<(), PipeErro
 
 /// Waits until an open is answered, or the pipe is over.
 async fn opened(link: &Arc<Link>, id: PipeId, writes: bool, what: Opened) -> Result<(), PipeError> {
-    poll_fn(|cx| {
-        let mut state = link.lock();
-        if state.session.facts(id).is_some_and(|facts| what.is_reached(facts)) {
-            return Poll::Ready(Ok(()));
-        }
-        if let Some(ending) = ending(&state, id, writes) {
-            return Poll::Ready(ending);
-        }
-        if state.session.facts(id).is_none() {
-            return Poll::Ready(Ok(()));
-        }
-        wait(&mut state, id, cx);
-        Poll::Pending
-    })
-    .await
+    until(link, id, writes, |facts| what.is_reached(facts)).await
 }
 
 /// Waits until the pipe is over at this end.
 async fn over(link: &Arc<Link>, id: PipeId, writes: bool) -> Result<(), PipeError> {
+    until(link, id, writes, |_| false).await
+}
+
+/// Waits until the pipe's facts are as wanted, or the pipe is over.
+async fn until(
+    link: &Arc<Link>,
+    id: PipeId,
+    writes: bool,
+    is_wanted: impl Fn(&Facts) -> bool,
+) -> Result<(), PipeError> {
     poll_fn(|cx| {
         let mut state = link.lock();
-        if let Some(ending) = ending(&state, id, writes) {
-            return Poll::Ready(ending);
-        }
-        if state.session.facts(id).is_none() {
+        let Some(facts) = state.session.facts(id) else {
             // Let go of, settled and forgotten while a watch still looked.
             return Poll::Ready(Ok(()));
+        };
+        if is_wanted(facts) {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(ending) = ending(&state, id, writes) {
+            return Poll::Ready(ending);
         }
         wait(&mut state, id, cx);
         Poll::Pending

@@ -172,17 +172,18 @@ impl PipeWriter {
         let taken = self.link.with(|state| {
             // Taken whole or not at all, so that another writer's bytes cannot come between.
             let whole = if wanted as u64 <= PIPE_BUF { wanted } else { 1 };
-            if (state.session.room(self.id, wanted as u64) as usize) < whole {
+            let room = state.session.room(self.id, wanted as u64) as usize;
+            if room < whole {
                 if let Some(error) = closed_to_writes(state, self.id) {
                     return Err(Some(error));
                 }
                 wait(state, self.id, cx);
                 return Err(None);
             }
-            let taken = state.write(self.id, wanted, clock::now(), put);
+            state.write(self.id, room, clock::now(), put);
             starts_carrier = state.starts_carrier(self.id);
             carrier = state.take_carrier(self.id);
-            Ok(taken)
+            Ok(room)
         });
         if let Some(waker) = carrier {
             waker.wake();
