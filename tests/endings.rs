@@ -64,7 +64,8 @@ fn c02_a_killed_sender_is_a_failure_after_what_came() {
 
     pipe.sender.signal(Signal::KILL);
 
-    let sentence = "the anonymous pipe was cut off after 7 bytes: the connection was lost";
+    let sentence =
+        "the anonymous pipe was cut off after 7 bytes: the process at the other end is gone";
     pipe.receiver.end().expect(1).saying(&[sentence]);
     assert_eq!(rest(pipe.taken), b"");
     pipe.sender.end().expect(137);
@@ -89,7 +90,7 @@ fn a_killed_receiver_breaks_the_pipe_of_the_producer() {
     wait_until_broken(&pipe.feed);
     let sent = pipe.sender.end();
     assert!([1, 141].contains(&sent.code()), "{sent:?}");
-    sent.saying(&["the connection was lost"]);
+    sent.saying(&["the process at the other end is gone"]);
     pipe.receiver.end().expect(137);
 }
 

@@ -16,6 +16,8 @@ mod host;
 mod invitations;
 mod named;
 mod namespaces;
+#[cfg(target_os = "linux")]
+mod network;
 mod options;
 mod serving;
 mod trust;

@@ -100,7 +100,7 @@ fn c29_a_killed_node_is_a_failure_at_both_ends_after_what_came() {
     assert_eq!(received.stdout(), "hello");
     let sent = sender.end();
     assert!([1, 141].contains(&sent.code()), "{sent:?}");
-    sent.saying(&["the connection was lost"]);
+    sent.saying(&["the process at the other end is gone"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use qpipe_node::{Alias, ByteSize, Rule};
+use qpipe_node::{Alias, ByteSize, Rule, Waiting, parse_waiting_time};
 use qpipe_proto::{Fingerprint, ticket::Address};
 
 use crate::{rate::Rate, version};
@@ -128,7 +128,34 @@ pub(crate) struct PipeArgs {
     pub(crate) accept_new: bool,
 
     #[command(flatten)]
+    pub(crate) waiting: WaitingArgs,
+
+    #[command(flatten)]
     pub(crate) at: AddressArgs,
+}
+
+/// How long a peer that is not heard is waited for.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct WaitingArgs {
+    /// Try another way to a host that was not heard for so long [default: of config.toml, 3s]
+    #[arg(long, value_name = "TIME", value_parser = parse_waiting_time)]
+    pub(crate) heartbeat: Option<Duration>,
+
+    /// Say so when a host was not heard for so long, and go on [default: of config.toml, 15s]
+    #[arg(long, value_name = "TIME", value_parser = parse_waiting_time)]
+    pub(crate) notice: Option<Duration>,
+
+    /// End the pipes to a host that was not heard for so long [default: of config.toml, 10min;
+    /// serve: 24h]
+    #[arg(long, value_name = "TIME", value_parser = parse_waiting_time)]
+    pub(crate) give_up: Option<Duration>,
+}
+
+impl From<WaitingArgs> for Waiting {
+    fn from(args: WaitingArgs) -> Waiting {
+        let WaitingArgs { heartbeat, notice, give_up } = args;
+        Waiting { heartbeat, notice, give_up }
+    }
 }
 
 /// What `recv` takes.
@@ -172,6 +199,9 @@ pub(crate) struct ServeArgs {
     /// The most bytes that wait in all pipes together, as 1GiB [default: of config.toml, 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<ByteSize>,
+
+    #[command(flatten)]
+    pub(crate) waiting: WaitingArgs,
 }
 
 /// What to show of the key.
@@ -319,6 +349,8 @@ mod tests {
             "qpipe send --rate 0",
             "qpipe send --memory many",
             "qpipe send --listen here",
+            "qpipe send --heartbeat 1ms",
+            "qpipe serve --give-up never",
             "qpipe invite --as a/b --allow send:x",
             "qpipe invite --as a --allow write:x",
             "qpipe trust add b --key MD5:x --address b",

@@ -1,10 +1,12 @@
 //! This host: its files, its key, its settings.
 
-use std::env;
+use std::{env, time::Duration};
 
 use anyhow::anyhow;
-use qpipe::identity::HostIdentity;
-use qpipe_node::{ByteSize, Config, Home, HomeError};
+use qpipe::{Patience, identity::HostIdentity};
+use qpipe_node::{ByteSize, Config, Home, HomeError, Waiting};
+
+use crate::args::WaitingArgs;
 
 /// What a command knows of the host it runs on.
 pub(crate) struct ThisHost {
@@ -44,6 +46,12 @@ impl ThisHost {
     /// If no variable says so.
     pub(crate) fn home(&self) -> anyhow::Result<&Home> {
         self.home.as_ref().ok_or_else(|| anyhow!(HomeError::Unknown))
+    }
+
+    /// How long peers that are not heard are waited for: of the command line, else of config.toml,
+    /// else the default, which for giving up is `give_up`.
+    pub(crate) fn patience(&self, given: WaitingArgs, give_up: Duration) -> Patience {
+        Waiting::from(given).or(self.config.node.waiting, give_up)
     }
 
     /// The memory budget in bytes: of the command line, else of config.toml, else the default.

@@ -17,6 +17,7 @@ mod pump;
 mod rate;
 mod say;
 mod signals;
+mod silence;
 mod startup;
 mod target;
 mod version;

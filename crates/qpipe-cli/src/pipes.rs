@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use qpipe::{
     Cause, End, Ends, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, PipeError, PipeReader,
-    PipeWriter, Session, StartError, Ticket, interface_addresses,
+    PipeWriter, Session, StartError, Ticket,
+    identity::{HostIdentity, Identity},
+    interface_addresses,
 };
 use qpipe_proto::ticket::{Address, Grant, TICKET_ADDRESSES_MAX};
 
@@ -25,11 +27,19 @@ use crate::{
     pump::Stopped,
     say,
     signals::Signals,
+    silence,
     target::{Place, command_for},
 };
 
 /// How long the peer is given to hear how a pipe ended before the process does.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How long a host that is not heard is waited for, unless the user says otherwise: there is no node
+/// that could answer for this process once it is gone.
+const GIVE_UP: Duration = Duration::from_secs(600);
+
+/// A process's certificate is valid for 24 hours.
+const RENEW_EVERY: Duration = Duration::from_secs(8 * 3600);
 
 /// How long an end waits for a partner before it says so.
 const SILENT_WAIT: Duration = Duration::from_secs(2);
@@ -40,7 +50,7 @@ const FAREWELL_OF_SIGNAL: Duration = Duration::from_secs(2);
 /// An open pipe, or two.
 pub(crate) struct Opened {
     /// The node that carries them.
-    pub(crate) node: Node,
+    pub(crate) node: Arc<Node>,
     /// What messages call them.
     pub(crate) label: Label,
     /// The end to write, if asked for.
@@ -70,8 +80,15 @@ impl Opened {
     pub(crate) async fn farewell(self, exit: Exit, signals: &mut Signals) {
         let is_signal = matches!(exit, Exit::Signal(_)) && exit != Exit::broken_pipe();
         let within = if is_signal { FAREWELL_OF_SIGNAL } else { FAREWELL };
+        let closing = async {
+            match is_signal {
+                true => self.node.close(within).await,
+                // A peer whose network is away is to hear it, too: a writer would wait for ever.
+                false => self.node.close_patiently(within).await,
+            }
+        };
         tokio::select! {
-            report = self.node.close(within) => if report.cut > 0 {
+            report = closing => if report.cut > 0 {
                 say::error(format_args!(
                     "the other host did not confirm in {1} s that it knows how {0} ended",
                     self.label,
@@ -183,19 +200,42 @@ pub(crate) fn ticket_addresses(
 }
 
 /// A node of this process alone.
-fn start(args: &PipeArgs, this: &ThisHost, accepts: bool) -> anyhow::Result<Node> {
+fn start(args: &PipeArgs, this: &ThisHost, accepts: bool) -> anyhow::Result<Arc<Node>> {
     let options = NodeOptions {
         listen: args.at.listen.clone(),
         memory: this.memory(args.memory),
         accepts,
+        patience: this.patience(args.waiting, GIVE_UP),
         ..NodeOptions::default()
     };
-    Node::start(this.identity.process()?, options, Arc::new(Nobody)).map_err(|error| match &error {
+    let identity = this.identity.process()?;
+    let started = Node::start(identity.clone(), options, Arc::new(Nobody));
+    let node = Arc::new(started.map_err(|error| match &error {
         StartError::Bind { address, source } => {
             anyhow!("{error}: {}", bind_remedy(*address, source.kind()))
         }
-        StartError::Tls(_) => error.into(),
-    })
+        StartError::Random(_) | StartError::Tls(_) => error.into(),
+    })?);
+    tokio::spawn(keep_certified(node.clone(), this.identity.clone(), identity));
+    let (telling, config) = (node.clone(), this.config.clone());
+    tokio::spawn(async move {
+        while let Some(notice) = telling.next_notice().await {
+            silence::tell(&notice, &config);
+        }
+    });
+    Ok(node)
+}
+
+/// Renews the certificate of a process that runs for long: with one that is expired it could not dial
+/// again after an outage.
+async fn keep_certified(node: Arc<Node>, host: HostIdentity, identity: Identity) {
+    loop {
+        tokio::time::sleep(RENEW_EVERY).await;
+        let renewed = host.renew(&identity).map_err(anyhow::Error::from);
+        if let Err(error) = renewed.and_then(|identity| Ok(node.renew(identity)?)) {
+            say::error(format_args!("this process's certificate could not be renewed: {error}"));
+        }
+    }
 }
 
 async fn open_ends(

@@ -91,7 +91,14 @@ pub(crate) async fn receive_all(
             }
         }
     }
-    end.unwrap_or(Ok(()))
+    match end {
+        // How much was consumed is known only now that everything is written.
+        Some(Err(stopped)) => match reader.over().await {
+            Err(error) => Err(Stopped::Pipe(error)),
+            Ok(()) => Err(stopped),
+        },
+        _ => Ok(()),
+    }
 }
 
 /// Hands a chunk to standard output when the rate allows it.

@@ -5,6 +5,9 @@
 //! listen = ["0.0.0.0:7473", "[::]:7473"]
 //! advertise = ["b.example:7473"]
 //! memory = "256MiB"
+//! heartbeat = "3s"
+//! notice = "15s"
+//! give-up = "24h"
 //!
 //! [hosts.b]
 //! address = "b.example:7473"
@@ -18,8 +21,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use qpipe_proto::Fingerprint;
+use qpipe_proto::contact::Patience;
 use qpipe_proto::ticket::{Address, DEFAULT_PORT};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
@@ -57,6 +62,44 @@ pub struct NodeConfig {
     pub advertise: Vec<Address>,
     /// The budget for bytes that wait in pipes. Default: 256 MiB.
     pub memory: ByteSize,
+    /// How long peers that are not heard are waited for.
+    pub waiting: Waiting,
+}
+
+/// How long to wait for a peer that is not heard before doing what, as far as the user says.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Waiting {
+    /// Before another way to it is tried.
+    pub heartbeat: Option<Duration>,
+    /// Before the user is told.
+    pub notice: Option<Duration>,
+    /// Before its pipes are ended.
+    pub give_up: Option<Duration>,
+}
+
+impl Waiting {
+    /// These times; where one is not said that of `other`, and else the default, with `give_up` for
+    /// the last.
+    pub fn or(self, other: Waiting, give_up: Duration) -> Patience {
+        let default = Patience::default();
+        Patience {
+            heartbeat: self.heartbeat.or(other.heartbeat).unwrap_or(default.heartbeat),
+            notice: self.notice.or(other.notice).unwrap_or(default.notice),
+            give_up: self.give_up.or(other.give_up).unwrap_or(give_up),
+        }
+    }
+}
+
+/// A time to wait, as people write it: `3s`, `10min`, `24h`; from 100 ms to a year. Less would take
+/// every delay of a network for its end.
+///
+/// # Errors
+/// It is none.
+pub fn parse_waiting_time(text: &str) -> Result<Duration, &'static str> {
+    const WRONG: &str = "expected a time from 100ms to 365days, as 3s, 10min or 24h";
+    let time = humantime::parse_duration(text).map_err(|_| WRONG)?;
+    let possible = Duration::from_millis(100)..=Duration::from_secs(365 * 24 * 3600);
+    if possible.contains(&time) { Ok(time) } else { Err(WRONG) }
 }
 
 /// `[hosts.NAME]`: a host that this node dials.
@@ -99,6 +142,11 @@ impl Config {
             listen: file.node.listen.map_or_else(default_listen, |list| list.0),
             advertise: unwrapped(file.node.advertise),
             memory: file.node.memory.map_or_else(default_memory, |MemoryText(size)| size),
+            waiting: Waiting {
+                heartbeat: file.node.heartbeat.map(|Parsed(WaitingTime(time))| time),
+                notice: file.node.notice.map(|Parsed(WaitingTime(time))| time),
+                give_up: file.node.give_up.map(|Parsed(WaitingTime(time))| time),
+            },
         };
         let host = |text: HostText| KnownHost {
             addresses: text.address.0,
@@ -111,7 +159,8 @@ impl Config {
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self { listen: default_listen(), advertise: Vec::new(), memory: default_memory() }
+        let (listen, memory) = (default_listen(), default_memory());
+        Self { listen, advertise: Vec::new(), memory, waiting: Waiting::default() }
     }
 }
 
@@ -140,6 +189,10 @@ struct NodeText {
     #[serde(default)]
     advertise: Vec<Parsed<Address>>,
     memory: Option<MemoryText>,
+    heartbeat: Option<Parsed<WaitingTime>>,
+    notice: Option<Parsed<WaitingTime>>,
+    #[serde(rename = "give-up")]
+    give_up: Option<Parsed<WaitingTime>>,
 }
 
 #[derive(Deserialize)]
@@ -147,6 +200,17 @@ struct NodeText {
 struct HostText {
     address: AddressesText,
     fingerprint: Option<Parsed<Fingerprint>>,
+}
+
+/// A time to wait.
+struct WaitingTime(Duration);
+
+impl FromStr for WaitingTime {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_waiting_time(text).map(Self)
+    }
 }
 
 /// At least one `ADDR:PORT`.

@@ -97,6 +97,11 @@ impl Home {
         self.state_dir.join("serve.toml")
     }
 
+    /// Whom a running `qpipe serve` has sessions with.
+    pub fn peers_file(&self) -> PathBuf {
+        self.state_dir.join("peers")
+    }
+
     /// The file whose lock says that a `qpipe serve` runs.
     pub(crate) fn serve_lock_file(&self) -> PathBuf {
         self.state_dir.join("serve.lock")

@@ -21,6 +21,7 @@ mod disk;
 mod document;
 mod home;
 mod invitation;
+mod known_peers;
 mod local;
 mod lock;
 mod names;
@@ -39,7 +40,8 @@ pub use authorized::{
     PEERS_MAX, PeerRules, add_peer, remove_peer,
 };
 pub use config::{
-    CONFIG_FILE_BYTES_MAX, Config, KnownHost, NodeConfig, PinHostError, pin_host, remove_host,
+    CONFIG_FILE_BYTES_MAX, Config, KnownHost, NodeConfig, PinHostError, Waiting,
+    parse_waiting_time, pin_host, remove_host,
 };
 pub use document::{EditError, ReadError};
 pub use home::{Home, HomeError};
@@ -51,5 +53,5 @@ pub use local::local_peer;
 pub use lock::{ServeInfo, ServeLock, ServeLockError, running_serve};
 pub use names::{INCARNATIONS_PER_NAME_MAX, NAMES_MAX};
 pub use rule::{ParseRuleError, Rule, Verb};
-pub use serve::{DEFAULT_LISTEN, Enrolment, Serve, ServeError, ServeOptions};
+pub use serve::{DEFAULT_LISTEN, Enrolment, GIVE_UP, Serve, ServeError, ServeOptions};
 pub use size::{ByteSize, ParseByteSizeError};

@@ -1,14 +1,16 @@
 //! The serving node of a host.
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use qpipe::identity::{HostIdentity, IdentityError, PeerIdentity};
+use qpipe::identity::{Continuity, HostIdentity, IdentityError, PeerIdentity};
 use qpipe::{
-    Cause, CloseReport, Ends, Fingerprint, IncomingOpen, Node, NodeOptions, OpenTarget, PipeName,
-    ReaderWatch, StartError, WriterWatch,
+    Cause, CloseReport, Ends, Fingerprint, IncomingOpen, Node, NodeOptions, OpenTarget, Patience,
+    PipeName, ReaderWatch, StartError, WriterWatch,
 };
 use qpipe_proto::ticket::{DEFAULT_PORT, SecretHash};
 use tokio::sync::mpsc;
@@ -16,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::access::HomeAccess;
 use crate::document::ReadError;
 use crate::home::Home;
+use crate::known_peers::KnownPeers;
 use crate::lock::{ServeLock, ServeLockError};
 use crate::names::{Names, Shape};
 use crate::rule::Verb;
@@ -36,7 +39,12 @@ pub struct ServeOptions {
     pub listen: Vec<SocketAddr>,
     /// Memory for pipes, in bytes.
     pub memory: u64,
+    /// How long peers that are not heard are waited for.
+    pub patience: Patience,
 }
+
+/// How long a serving node waits for peers that are not heard, unless told otherwise.
+pub const GIVE_UP: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a serving node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +52,14 @@ pub enum ServeError {
     /// The host's key.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// What the node keeps from one start to the next.
+    #[error("cannot keep what a restart needs in {}: {source}", .dir.display())]
+    Continuity {
+        /// Where.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Another one serves this home, or the home cannot be used.
     #[error(transparent)]
     Lock(#[from] ServeLockError),
@@ -73,6 +89,8 @@ pub struct Serve {
     access: Arc<HomeAccess>,
     names: Names,
     legs: Mutex<Vec<Leg>>,
+    /// Whom this node has sessions with, as the next run of it will find them.
+    peers: Mutex<KnownPeers>,
     enrolments: tokio::sync::Mutex<mpsc::UnboundedReceiver<Enrolment>>,
     _lock: ServeLock,
 }
@@ -99,14 +117,25 @@ impl Serve {
     pub fn start(home: &Home, options: ServeOptions) -> Result<Serve, ServeError> {
         let lock = ServeLock::acquire(home)?;
         let identity = HostIdentity::load_or_create(&home.key_dir())?.node();
+        let continuity = Continuity::load_and_count(&home.key_dir())
+            .map_err(|source| ServeError::Continuity { dir: home.key_dir(), source })?;
         let (sender, enrolments) = mpsc::unbounded_channel();
         let access = Arc::new(HomeAccess::open(home, identity.host(), sender)?);
         let listen = if options.listen.is_empty() { default_listen() } else { options.listen };
-        let options =
-            NodeOptions { listen, memory: options.memory, accepts: true, takes_names: true };
+        let options = NodeOptions {
+            listen,
+            memory: options.memory,
+            accepts: true,
+            takes_names: true,
+            patience: options.patience,
+            continuity: Some(continuity),
+        };
         let node = Node::start(identity, options, access.clone())?;
         lock.publish(&node.local_addresses())?;
+        let mut peers = KnownPeers::load(home);
+        node.greet(peers.take_earlier());
         Ok(Serve {
+            peers: Mutex::new(peers),
             node,
             access,
             names: Names::default(),
@@ -136,6 +165,8 @@ impl Serve {
                     None => return,
                 },
                 _ = interval.tick() => {
+                    let peers = self.node.peers();
+                    self.peers.lock().unwrap_or_else(PoisonError::into_inner).store(peers);
                     if let Err(error) = self.reload() {
                         tell(error);
                     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use qpipe::identity::HostIdentity;
 use qpipe::{
-    Cause, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, PipeError, PipeReader, PipeWriter,
-    Session,
+    Cause, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, Patience, PipeError, PipeReader,
+    PipeWriter, Session,
 };
 use qpipe_node::{Home, Serve, ServeOptions, add_peer, local_peer, remove_peer};
 use tempfile::TempDir;
@@ -31,7 +31,11 @@ impl World {
         let home = Home::at(dir.path().join("home"));
         home.create().unwrap();
         let listen = vec!["127.0.0.1:0".parse().unwrap()];
-        let serve = Serve::start(&home, ServeOptions { listen, memory: MEMORY }).unwrap();
+        let serve = Serve::start(
+            &home,
+            ServeOptions { listen, memory: MEMORY, patience: Patience::default() },
+        )
+        .unwrap();
         let serve = Arc::new(serve);
         let running = serve.clone();
         tokio::spawn(async move { running.run(|error| panic!("{error}")).await });

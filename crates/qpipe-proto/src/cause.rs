@@ -54,6 +54,8 @@ causes! {
     Corrupt = 2, "the content does not match its checksum";
     /// A pipe's stream ended without a trailer.
     Cut = 3, "the pipe's stream was cut";
+    /// The peer's host says that its process is gone.
+    Gone = 19, "the process at the other end is gone";
     /// A group's other pipes did not arrive before the deadline.
     Incomplete = 4, "the group of pipes was not complete in time";
     /// A signal ended the program at this end.
@@ -70,6 +72,8 @@ causes! {
     Protocol = 10, "the protocol was broken";
     /// The reader closed its end or exited (EPIPE).
     ReaderClosed = 11, "the reader closed the pipe";
+    /// The other node, or its process, was started anew and has forgotten the session.
+    Restarted = 18, "the other node was restarted";
     /// A rule was taken away while the pipe lived.
     Revoked = 12, "the permission was revoked";
     /// The node is shutting down.
@@ -80,6 +84,8 @@ causes! {
     Ticket = 15, "the ticket is unknown, used or expired";
     /// A deadline passed.
     TimedOut = 16, "it timed out";
+    /// Nothing was heard from the peer for as long as it was to be waited for.
+    Unheard = 20, "nothing was heard from the other host for too long (--give-up)";
     /// The writer was dropped unfinished.
     WriterDropped = 17, "the writer ended without closing the pipe";
 }

@@ -2,8 +2,8 @@
 //!
 //! What is known of a pipe is a set of facts. [`Facts::merge`] is commutative, associative and
 //! idempotent, so hearing a fact twice, late or in another order changes nothing; results are
-//! computed from the set alone. `consumed` merges by maximum, a Limit by its number, the others are
-//! assigned once, and a second value is a [`Contradiction`].
+//! computed from the set alone. `consumed` merges by maximum, Limit and Held by their number, the
+//! others are assigned once, and a second value is a [`Contradiction`].
 
 use crate::cause::Cause;
 use crate::id::PipeId;
@@ -82,6 +82,24 @@ pub struct Limit {
     pub offset: u64,
 }
 
+/// One of the streams that carry a pipe, as one follows the other: newer ones replace older ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attempt {
+    /// The epoch of the connection that carries it.
+    pub epoch: u64,
+    /// Which stream of the pipe on that connection, from 0.
+    pub number: u64,
+}
+
+/// What the reader's node has without a gap: the writer's node starts one stream there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The stream that is asked for.
+    pub attempt: Attempt,
+    /// Bytes 0..offset are here.
+    pub offset: u64,
+}
+
 /// How the reader's end was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClosedKind {
@@ -135,6 +153,8 @@ pub struct Facts {
     pub returned: Option<Limit>,
     /// So many bytes were consumed.
     pub consumed: u64,
+    /// What the reader's node had when it last asked for a stream.
+    pub held: Option<Held>,
     /// The reader's end.
     pub closed: Option<Closed>,
 }
@@ -160,6 +180,7 @@ impl Facts {
             limit: highest_limit(self.limit, heard.limit)?,
             returned: lowest_cap(self.returned, heard.returned),
             consumed: self.consumed.max(heard.consumed),
+            held: newest_held(self.held, heard.held)?,
             closed: assigned(self.closed, heard.closed, "a second Closed")?,
         };
         union.check()?;
@@ -233,6 +254,14 @@ impl Kinds {
     pub const CONSUMED: Kinds = Kinds(64);
     /// Closed.
     pub const CLOSED: Kinds = Kinds(128);
+    /// Held.
+    pub const HELD: Kinds = Kinds(256);
+    /// What the node that did not open the pipe states.
+    pub const ANSWERS: Kinds = Kinds(2 | 4);
+    /// What the writer's node states.
+    pub const WRITERS: Kinds = Kinds(8 | 32);
+    /// What the reader's node states.
+    pub const READERS: Kinds = Kinds(16 | 64 | 128 | 256);
 
     /// Whether every kind of `other` is in it.
     pub fn has(self, other: Kinds) -> bool {
@@ -259,6 +288,7 @@ impl Kinds {
             limit: facts.limit.filter(|_| self.has(Self::LIMIT)),
             returned: facts.returned.filter(|_| self.has(Self::RETURNED)),
             consumed: if self.has(Self::CONSUMED) { facts.consumed } else { 0 },
+            held: facts.held.filter(|_| self.has(Self::HELD)),
             closed: facts.closed.filter(|_| self.has(Self::CLOSED)),
         }
     }
@@ -284,6 +314,16 @@ fn highest_limit(
             Err(Contradiction("one Limit with two offsets"))
         }
         (a, b) => Ok(a.max(b)),
+    }
+}
+
+fn newest_held(mine: Option<Held>, heard: Option<Held>) -> Result<Option<Held>, Contradiction> {
+    match (mine, heard) {
+        (Some(a), Some(b)) if a.attempt == b.attempt && a.offset != b.offset => {
+            Err(Contradiction("one Held with two offsets"))
+        }
+        (Some(a), Some(b)) => Ok(Some(if b.attempt > a.attempt { b } else { a })),
+        (a, b) => Ok(a.or(b)),
     }
 }
 

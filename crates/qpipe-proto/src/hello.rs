@@ -16,6 +16,57 @@ impl fmt::Debug for SessionId {
     }
 }
 
+/// Which run of a node: its key's owner counts its starts, and rolls a number at each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Instance {
+    /// How often a node with this key has started.
+    pub start: u64,
+    /// Another one for every run: two nodes that use one key have the same start some time.
+    pub random: u64,
+}
+
+/// What a Hello asks for, in the light of what its reader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// The session it speaks of is over, or its sender is.
+    Gone,
+    /// A session that is to begin.
+    New,
+    /// Another connection of a session that is known.
+    Resumes,
+    /// A connection that a newer one of its session has replaced already.
+    Superseded,
+    /// Two nodes use one key.
+    Twin,
+}
+
+/// Judges a Hello. `known` is the newest instance of the peer's key that was heard of, `highest` the
+/// highest epoch of the session that the Hello names, if that is known. The sessions of an instance
+/// older than the Hello's are to be ended before: [`Instance::ends`].
+pub fn judge(hello: &Hello, known: Option<Instance>, highest: Option<u64>) -> Judgement {
+    if let Some(known) = known {
+        if hello.instance.start < known.start {
+            return Judgement::Gone;
+        }
+        if hello.instance.start == known.start && hello.instance.random != known.random {
+            return Judgement::Twin;
+        }
+    }
+    match highest {
+        Some(highest) if hello.epoch <= highest => Judgement::Superseded,
+        Some(_) => Judgement::Resumes,
+        None if hello.resumed => Judgement::Gone,
+        None => Judgement::New,
+    }
+}
+
+impl Instance {
+    /// Whether this run of a node means that the `older` one is over.
+    pub fn ends(self, older: Instance) -> bool {
+        self.start > older.start
+    }
+}
+
 /// What a side allows its peer before it says more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

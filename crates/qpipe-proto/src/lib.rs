@@ -9,6 +9,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`contact`] | whether the peer is heard; when to dial again, to tell the user, to give up |
 //! | [`fact`] | facts and their merge: commutative, associative, idempotent |
 //! | [`session`] | the pipes that two nodes share; the write end and the read end |
 //! | [`wire`] | control messages and the frames of pipe streams |
@@ -20,6 +21,7 @@
 
 pub mod budget;
 pub mod cause;
+pub mod contact;
 pub mod fact;
 pub mod fingerprint;
 pub mod hello;

@@ -67,6 +67,9 @@ pub const IDLE_RETURN_MS: u64 = 2000;
 /// A group whose members are not all known after so long is refused, in milliseconds.
 pub const GROUP_DEADLINE_MS: u64 = 10_000;
 
+/// Addresses that a side tells of itself.
+pub const ADDRESSES_MAX: usize = 16;
+
 /// Sessions of one node, over all peers.
 pub const SESSIONS_MAX: usize = 1024;
 

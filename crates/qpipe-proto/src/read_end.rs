@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use crate::budget::{Draft, Share};
 use crate::cause::Cause;
 use crate::fact::{
-    Answer, Closed, ClosedKind, Contradiction, End, EndKind, Facts, Kinds, Limit, Opener,
+    Answer, Attempt, Closed, ClosedKind, Contradiction, End, EndKind, Facts, Held, Kinds, Limit,
+    Opener,
 };
 use crate::limits::{FLOOR_BYTES, PIPE_BUF, WINDOW_BYTES_MAX};
 
@@ -50,6 +51,10 @@ pub(crate) struct ReadEnd {
     share: Option<Share>,
     /// What is buffered beyond that share, on the session's reservation.
     draft: Draft,
+    /// The newest stream that began.
+    stream: Option<Attempt>,
+    /// A stream was stopped for want of memory: another is asked for when there is some.
+    is_starved: bool,
     /// When the current measurement of the reader's pace began, and what was consumed then.
     epoch: Option<(Instant, u64)>,
     /// What Consumed was last told.
@@ -71,6 +76,8 @@ impl ReadEnd {
             capacity: WINDOW_BYTES_MAX,
             share: None,
             draft,
+            stream: None,
+            is_starved: false,
             epoch: None,
             told_consumed: 0,
             verified: false,
@@ -104,32 +111,99 @@ impl ReadEnd {
         }
     }
 
-    /// Notes that bytes 0..`received` are here.
+    /// A stream begins at `offset`; whether it is wanted. One that is older than what was asked for,
+    /// or than one that began, is not.
+    ///
+    /// # Errors
+    /// It cannot be an honest one.
+    pub(crate) fn begin(
+        &mut self,
+        facts: &Facts,
+        attempt: Attempt,
+        offset: u64,
+    ) -> Result<bool, Contradiction> {
+        if self.newest(facts).is_some_and(|newest| attempt < newest) {
+            return Ok(false);
+        }
+        if self.stream == Some(attempt) {
+            return Err(Contradiction("a second stream"));
+        }
+        if offset > self.received {
+            return Err(Contradiction("a stream that begins beyond what is held"));
+        }
+        self.stream = Some(attempt);
+        self.is_starved = false;
+        Ok(true)
+    }
+
+    /// Whether `attempt` is the newest stream that began.
+    pub(crate) fn is_current(&self, attempt: Attempt) -> bool {
+        self.stream == Some(attempt)
+    }
+
+    /// Asks for a stream on the connection `epoch`, at what is held.
+    pub(crate) fn ask(&mut self, facts: &mut Facts, epoch: u64) {
+        let number = match self.newest(facts) {
+            Some(newest) if newest.epoch == epoch => newest.number + 1,
+            // What is to come without having been asked for has number 0.
+            _ => 1,
+        };
+        self.is_starved = false;
+        facts.held = Some(Held { attempt: Attempt { epoch, number }, offset: self.received });
+    }
+
+    /// Whether a stream was stopped for want of memory, and there is room for another now.
+    pub(crate) fn is_sated(&self, facts: &Facts) -> bool {
+        self.is_starved && self.share.is_some() && facts.consumed == self.received
+    }
+
+    fn newest(&self, facts: &Facts) -> Option<Attempt> {
+        self.stream.max(facts.held.map(|held| held.attempt))
+    }
+
+    /// Notes that bytes 0..`upto` are here, as far as there is memory for them: returns up to where
+    /// they are taken in.
     ///
     /// # Errors
     /// More than Limit allows, or more than End says there is.
-    pub(crate) fn receive(&mut self, facts: &Facts, received: u64) -> Result<(), Contradiction> {
-        if received > facts.effective_limit().unwrap_or(self.initial_limit) {
+    pub(crate) fn receive(&mut self, facts: &Facts, upto: u64) -> Result<u64, Contradiction> {
+        if upto > facts.effective_limit().unwrap_or(self.initial_limit) {
             return Err(Contradiction("bytes beyond the Limit"));
         }
-        if facts.end.is_some_and(|end| received > end.length) {
+        if facts.end.is_some_and(|end| upto > end.length) {
             return Err(Contradiction("bytes beyond the End"));
         }
-        self.received = self.received.max(received);
-        Ok(())
+        if upto <= self.received {
+            return Ok(upto);
+        }
+        let held = upto - facts.consumed.min(upto);
+        let own = self.own(held);
+        if self.draft.set(held.saturating_sub(own)) {
+            self.received = upto;
+            return Ok(upto);
+        }
+        self.is_starved = true;
+        self.received = self.received.max(facts.consumed + own.min(held));
+        Ok(self.received)
     }
 
     /// Covers what is buffered: by the end's own share, which grows if it can, and beyond that by
     /// the session's reservation, since an initial limit may be more than the floor that an accepted
-    /// pipe is sure of. False if there is not enough.
-    pub(crate) fn cover(&mut self, facts: &Facts) -> bool {
+    /// pipe is sure of.
+    fn cover(&mut self, facts: &Facts) {
         let held = self.received - facts.consumed.min(self.received);
-        let own = match &mut self.share {
+        let own = self.own(held);
+        // Less is buffered than before, so this cannot fail.
+        self.draft.set(held.saturating_sub(own));
+    }
+
+    /// Memory of the end's own for `held` bytes.
+    fn own(&mut self, held: u64) -> u64 {
+        match &mut self.share {
             Some(share) if held > share.bytes() => share.grow(held),
             Some(share) => share.bytes(),
             None => 0,
-        };
-        self.draft.set(held.saturating_sub(own))
+        }
     }
 
     /// Notes that the program consumed bytes 0..`consumed`; returns what is to be told at once.
@@ -141,7 +215,6 @@ impl ReadEnd {
         rtt: Duration,
     ) -> Kinds {
         facts.consumed = facts.consumed.max(consumed.min(self.received));
-        // Less is buffered than before, so this cannot fail.
         self.cover(facts);
         self.tune(facts, now, rtt);
         let kinds = self.raise_limit(facts);
@@ -324,7 +397,10 @@ pub(crate) fn check_teller(
 ) -> Result<(), Contradiction> {
     let teller_writes = teller_opened == (opener == Opener::Writer);
     let writers = facts.end.is_some() || facts.returned.is_some();
-    let readers = facts.limit.is_some() || facts.consumed > 0 || facts.closed.is_some();
+    let readers = facts.limit.is_some()
+        || facts.consumed > 0
+        || facts.held.is_some()
+        || facts.closed.is_some();
     let answers = facts.answer.is_some() || facts.joined;
     if teller_writes && readers || !teller_writes && writers {
         return Err(Contradiction("a fact that only the other end may state"));

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::budget::Share;
 use crate::cause::Cause;
-use crate::fact::{Answer, ClosedKind, Contradiction, End, EndKind, Facts, Limit};
+use crate::fact::{Answer, Attempt, ClosedKind, Contradiction, End, EndKind, Facts, Limit};
 use crate::limits::{IDLE_RETURN_MS, START_WINDOW_BYTES};
 
 /// What became of a pipe, as its writer sees it.
@@ -56,13 +56,25 @@ pub(crate) struct WriteEnd {
     share: Share,
     /// When it last wrote or heard a Limit.
     active: Instant,
+    /// The newest stream that was started.
+    stream: Option<Attempt>,
+    /// It ended before its time.
+    is_stream_lost: bool,
     /// The cause of an end that no fact states: the session was lost, the protocol broken.
     local: Option<Cause>,
 }
 
 impl WriteEnd {
     pub(crate) fn new(initial_limit: u64, share: Share, now: Instant) -> WriteEnd {
-        WriteEnd { written: 0, initial_limit, share, active: now, local: None }
+        WriteEnd {
+            written: 0,
+            initial_limit,
+            share,
+            active: now,
+            stream: None,
+            is_stream_lost: false,
+            local: None,
+        }
     }
 
     /// How many bytes the program may write now, of the `wanted` that it would like to.
@@ -106,11 +118,59 @@ impl WriteEnd {
         if heard.consumed_at_least() > written {
             return Err(Contradiction("more consumed than was sent"));
         }
+        if heard.held.is_some_and(|held| held.offset > written) {
+            return Err(Contradiction("more held than was sent"));
+        }
         match heard.closed.map(|closed| closed.kind) {
             Some(ClosedKind::Broken(_)) | None => Ok(()),
             Some(_) if facts.end.is_some() => Ok(()),
             Some(_) => Err(Contradiction("a pipe said to be over before its End")),
         }
+    }
+
+    /// The stream that is to be started now on the connection `epoch`, if one is: its number there
+    /// and its offset. `is_new` says that the reader's node can have heard of the pipe on no earlier
+    /// connection, so that it will ask for none.
+    pub(crate) fn next_stream(
+        &self,
+        facts: &Facts,
+        epoch: u64,
+        is_new: bool,
+    ) -> Option<(Attempt, u64)> {
+        if self.outcome(facts).is_some() {
+            return None;
+        }
+        let started = self.stream.filter(|attempt| attempt.epoch == epoch);
+        let asked = facts.held.filter(|held| held.attempt.epoch == epoch);
+        let (attempt, from) = match (asked, started) {
+            (Some(held), started) if started.is_none_or(|s| held.attempt > s) => {
+                (held.attempt, held.offset)
+            }
+            (None, None) if is_new => (Attempt { epoch, number: 0 }, 0),
+            (_, Some(started)) if self.is_stream_lost => {
+                (Attempt { number: started.number + 1, ..started }, 0)
+            }
+            _ => return None,
+        };
+        // What was consumed meanwhile is held as well, and is no longer here to be sent.
+        let offset = from.max(facts.consumed_at_least());
+        (offset < self.written).then_some((attempt, offset))
+    }
+
+    /// Notes that a stream was started.
+    pub(crate) fn started(&mut self, attempt: Attempt) {
+        self.stream = Some(attempt);
+        self.is_stream_lost = false;
+    }
+
+    /// Notes that the stream ended before its time.
+    pub(crate) fn stream_lost(&mut self, attempt: Attempt) {
+        self.is_stream_lost |= self.stream == Some(attempt);
+    }
+
+    /// Whether `attempt` is the newest stream that was started.
+    pub(crate) fn is_newest(&self, attempt: Attempt) -> bool {
+        self.stream == Some(attempt)
     }
 
     /// Up to which offset bytes may be sent.

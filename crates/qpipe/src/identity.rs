@@ -21,11 +21,13 @@ use rustls::{
 };
 
 mod certificate;
+mod continuity;
 mod files;
 mod peer;
 #[cfg(test)]
 mod tests;
 
+pub use continuity::Continuity;
 pub use peer::{ChainError, PeerIdentity};
 
 /// A host's key and certificate. Cheap to clone.

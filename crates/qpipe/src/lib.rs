@@ -27,17 +27,20 @@ mod link;
 mod node;
 mod pipe;
 mod queue;
+mod replay;
 mod session;
 pub mod tls;
 
 pub use access::{Access, Nobody};
 pub use error::PipeError;
 pub use node::{
-    CloseReport, DialError, Ends, Node, NodeOptions, Offer, Peer, StartError, interface_addresses,
+    CloseReport, DialError, Ends, Node, NodeOptions, Notice, NoticeKind, Offer, Peer, StartError,
+    interface_addresses,
 };
 pub use pipe::{PipeReader, PipeWriter, Pumping, ReaderWatch, WriterWatch};
 pub use session::{IncomingOpen, OpenError, OpenOptions, Session, SessionEnd};
 
+pub use qpipe_proto::contact::Patience;
 pub use qpipe_proto::fact::OpenTarget;
 pub use qpipe_proto::hello::Enrolled;
 pub use qpipe_proto::limits::PIPE_BUF;

@@ -29,11 +29,6 @@ impl ByteQueue {
         self.len
     }
 
-    /// Whether it is empty.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Appends `bytes`, without a copy if they are many.
     pub(crate) fn push(&mut self, bytes: Bytes) {
         if bytes.len() <= COPY_BYTES_MAX {
@@ -71,11 +66,6 @@ impl ByteQueue {
         Some(piece)
     }
 
-    /// Forgets everything.
-    pub(crate) fn clear(&mut self) {
-        *self = ByteQueue::default();
-    }
-
     fn seal(&mut self) {
         if !self.tail.is_empty() {
             self.whole.push_back(std::mem::take(&mut self.tail).freeze());
@@ -109,7 +99,6 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(queue.len(), put - got);
-                prop_assert_eq!(queue.is_empty(), put == got);
             }
         }
     }

@@ -1,7 +1,7 @@
-//! A session: what two nodes share over one connection.
+//! A session: what two nodes share over one connection after the other.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use crate::identity::PeerIdentity;
 use crate::link::Link;
 use crate::node::{CloseReport, Ends};
 use crate::pipe::{PipeReader, PipeWriter};
+
+/// The address of a peer that nobody has seen.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A session with a peer. Clones are the same session; it lives until it is closed or lost.
 #[derive(Clone)]
@@ -34,9 +37,41 @@ pub enum SessionEnd {
     /// The peer broke the protocol.
     #[error("the peer broke the protocol: {0}")]
     Protocol(String),
-    /// Nothing was heard from the peer for 10 s.
-    #[error("nothing was heard from the peer for 10 s")]
-    Silent,
+    /// It had no pipes, and was not needed any more.
+    #[error("no longer needed")]
+    Idle,
+    /// The peer's host says that nothing listens there any more: its process is gone.
+    #[error("the peer's process is gone: nothing listens there any more")]
+    Refused,
+    /// The peer was started anew, and has forgotten the session.
+    #[error("the other node was restarted")]
+    Restarted,
+    /// Nothing was heard from the peer for as long as it was to be waited for.
+    #[error("nothing was heard from the peer for {} s", .silent.as_secs())]
+    Silent {
+        /// So long.
+        silent: Duration,
+    },
+}
+
+impl SessionEnd {
+    /// What the peer is told of it.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            SessionEnd::Lost(words) | SessionEnd::Protocol(words) => words.clone(),
+            end => end.to_string(),
+        }
+    }
+
+    /// The cause that its unfinished pipes end with.
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            SessionEnd::Refused => Cause::Gone,
+            SessionEnd::Restarted => Cause::Restarted,
+            SessionEnd::Silent { .. } => Cause::Unheard,
+            _ => Cause::Lost,
+        }
+    }
 }
 
 /// How to open a pipe.
@@ -74,14 +109,14 @@ impl Session {
         self.link.peer
     }
 
-    /// Where the peer is now.
+    /// Where the peer is now, or was when it was last heard.
     pub fn remote_address(&self) -> SocketAddr {
-        self.link.remote_address()
+        self.link.remote_address().unwrap_or(UNKNOWN)
     }
 
-    /// The connection's smoothed round trip.
+    /// The smoothed round trip of its connection, or of the last one.
     pub fn rtt(&self) -> Duration {
-        self.link.conn.rtt()
+        self.link.rtt()
     }
 
     /// The name of the cipher suite, known to the side that dialled.
@@ -152,7 +187,7 @@ impl Session {
     /// # Cancel safety
     /// Cancel safe: the session closes all the same once its pipes have ended.
     pub async fn close(&self, within: Duration) -> CloseReport {
-        CloseReport { cut: self.link.close(within).await }
+        CloseReport { cut: self.link.close(within, false).await }
     }
 
     /// Waits for the session's end.
@@ -188,7 +223,7 @@ impl IncomingOpen {
 
     /// From where.
     pub fn remote_address(&self) -> SocketAddr {
-        self.link.remote_address()
+        self.link.remote_address().unwrap_or(UNKNOWN)
     }
 
     /// What the open asks for.
@@ -281,14 +316,5 @@ impl fmt::Debug for Session {
 impl fmt::Debug for IncomingOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IncomingOpen").field("members", &self.members).finish_non_exhaustive()
-    }
-}
-
-impl From<quinn::ConnectionError> for SessionEnd {
-    fn from(error: quinn::ConnectionError) -> SessionEnd {
-        match error {
-            quinn::ConnectionError::TimedOut => SessionEnd::Silent,
-            error => SessionEnd::Lost(error.to_string()),
-        }
     }
 }

@@ -8,18 +8,24 @@
 //! | --- | --- |
 //! | `noise` | sends datagrams that are no QUIC, or not this QUIC |
 //! | `strangers` | fails the handshake, Hello, or the ticket |
+//! | `hellos` | resumes what is not its own, or not there, or in another's name |
 //! | `facts` | states what cannot be true |
 //! | `streams` | breaks the framing of pipe streams, or the Limit |
+//! | `cuts` | cuts pipe streams, and sends others than it was asked for |
 //! | `opens` | opens and closes without end, never reads, never completes |
 //! | `dialled` | all of it as the side that was dialled |
 //! | `fuzz` | mutates what is valid, by a fixed seed |
 
+#[path = "hostile/cuts.rs"]
+mod cuts;
 #[path = "hostile/dialled.rs"]
 mod dialled;
 #[path = "hostile/facts.rs"]
 mod facts;
 #[path = "hostile/fuzz.rs"]
 mod fuzz;
+#[path = "hostile/hellos.rs"]
+mod hellos;
 #[path = "hostile/noise.rs"]
 mod noise;
 #[path = "hostile/opens.rs"]

@@ -4,11 +4,13 @@ use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use qpipe::{Secret, Ticket};
-use qpipe_node::{Home, Invitation, Invitations, Rule, Serve, running_serve};
+use qpipe_node::{
+    GIVE_UP, Home, Invitation, Invitations, Rule, Serve, ServeOptions, running_serve,
+};
 use qpipe_proto::ticket::{Grant, SECRET_BYTES, SecretHash, is_alias};
 
 use crate::{
-    args::InviteArgs,
+    args::{InviteArgs, WaitingArgs},
     commands::serve,
     dial,
     exit::Exit,
@@ -31,7 +33,13 @@ pub(crate) async fn run(args: InviteArgs) -> anyhow::Result<Exit> {
     let (serve, bound) = match running_serve(home) {
         Some(running) => (None, running.addresses),
         None => {
-            let serve = serve::start(home, &this, &args.at.listen, this.memory(None))?;
+            let patience = this.patience(WaitingArgs::default(), GIVE_UP);
+            let options = ServeOptions {
+                listen: args.at.listen.clone(),
+                memory: this.memory(None),
+                patience,
+            };
+            let serve = serve::start(home, &this, options)?;
             let bound = serve.node().local_addresses();
             (Some(serve), bound)
         }

@@ -4,10 +4,10 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::anyhow;
 use qpipe::StartError;
-use qpipe_node::{DEFAULT_LISTEN, Home, ReadError, Serve, ServeError, ServeOptions};
+use qpipe_node::{DEFAULT_LISTEN, GIVE_UP, Home, ReadError, Serve, ServeError, ServeOptions};
 use signal_hook::consts::SIGHUP;
 
-use crate::{args::ServeArgs, exit::Exit, host::ThisHost, say, signals::Signals};
+use crate::{args::ServeArgs, exit::Exit, host::ThisHost, say, signals::Signals, silence};
 
 /// How long pipes that are open may go on when the node is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -19,12 +19,15 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let this = ThisHost::load()?;
-    let serve = start(this.home()?, &this, &args.listen, this.memory(args.memory))?;
+    let patience = this.patience(args.waiting, GIVE_UP);
+    let options = ServeOptions { listen: args.listen, memory: this.memory(args.memory), patience };
+    let serve = start(this.home()?, &this, options)?;
     say::note(format_args!("listening on {}", listening(&serve)));
     say::note(format_args!("this host's key is {}", this.identity.fingerprint()));
     let signal = loop {
         tokio::select! {
             () = serve.run(tell_broken_rules) => return Err(anyhow!("the node's sockets were closed")),
+            Some(notice) = serve.node().next_notice() => silence::tell(&notice, &this.config),
             signal = signals.next() => match signal {
                 SIGHUP => match serve.reload() {
                     Ok(()) => say::note("read authorized.toml again"),
@@ -58,16 +61,12 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
 ///
 /// # Errors
 /// It cannot start: the text says what to do about it.
-pub(crate) fn start(
-    home: &Home,
-    this: &ThisHost,
-    listen: &[SocketAddr],
-    memory: u64,
-) -> anyhow::Result<Serve> {
-    let listen = if listen.is_empty() { &this.config.node.listen[..] } else { listen };
+pub(crate) fn start(home: &Home, this: &ThisHost, options: ServeOptions) -> anyhow::Result<Serve> {
+    let given = &options.listen[..];
+    let listen = if given.is_empty() { &this.config.node.listen[..] } else { given };
     // The node's own default also serves hosts without IPv6.
     let listen = if listen == DEFAULT_LISTEN { Vec::new() } else { listen.to_vec() };
-    Serve::start(home, ServeOptions { listen, memory }).map_err(explain)
+    Serve::start(home, ServeOptions { listen, ..options }).map_err(explain)
 }
 
 /// Says that the rules were changed to what cannot be understood.

@@ -1,14 +1,13 @@
 //! What the driver asks and tells beyond the ends' own operations.
 
-use super::{LocalEnd, Pipe, Session};
-use crate::cause::Cause;
-use crate::fact::{End, EndKind, Kinds, Open, Opener};
+use super::Session;
+use crate::fact::{Open, Opener};
 use crate::id::PipeId;
 
 impl Session {
     /// The Open that this node's pipe stream repeats in its header: that of a pipe that this node
     /// opened and writes.
-    pub fn own_open(&self, id: PipeId) -> Option<Open> {
+    pub(super) fn own_open(&self, id: PipeId) -> Option<Open> {
         let pipe = self.pipes.get(&id).filter(|pipe| pipe.is_ours)?;
         pipe.facts.open.clone().filter(|open| open.opener == Opener::Writer)
     }
@@ -20,7 +19,7 @@ impl Session {
 
     /// Whether both sides said Bye.
     pub fn is_finished(&self) -> bool {
-        self.bye.said && self.bye.heard
+        self.bye.said.is_some() && self.bye.heard
     }
 
     /// Whether both sides are through with the pipe, or it is not known.
@@ -38,22 +37,5 @@ impl Session {
         let Some(pipe) = self.pipes.get(&id) else { return 0 };
         let limit = pipe.facts.effective_limit().unwrap_or(self.ours.initial_limit);
         limit.saturating_sub(received)
-    }
-
-    /// The peer stopped a pipe's stream without leaving the pipe, and nothing can be sent on it any
-    /// more: the pipe ends with `cause`.
-    pub fn stream_stopped(&mut self, id: PipeId, cause: Cause) {
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
-        let Pipe { end: LocalEnd::Write(end), facts, .. } = pipe else { return };
-        if facts.is_terminal() {
-            return;
-        }
-        let length = end.written;
-        end.fail(facts, cause);
-        if facts.end.is_none() {
-            facts.end = Some(End { kind: EndKind::Aborted(cause), length, checksum: 0 });
-            self.mark(id, Kinds::END);
-        }
-        self.announce(id);
     }
 }

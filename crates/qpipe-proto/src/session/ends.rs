@@ -74,6 +74,7 @@ impl Session {
         } else {
             self.mark(id, kinds);
         }
+        self.look_at_hunger(id);
     }
 
     /// Whether every byte of the pipe is here, and [`Session::verify`] wants their checksum.
@@ -114,7 +115,8 @@ impl Session {
     /// Without effect if the pipe is over.
     pub fn close_read(&mut self, id: PipeId, cause: Cause) {
         let Some(pipe) = self.pipes.get_mut(&id) else { return };
-        if !matches!(pipe.end, LocalEnd::Read(_)) || pipe.facts.is_terminal() {
+        let is_over = self.lost.is_some() || pipe.facts.is_terminal();
+        if is_over || !matches!(pipe.end, LocalEnd::Read(_)) {
             return;
         }
         self.state_closed(id, ClosedKind::Broken(cause));

@@ -6,7 +6,7 @@ use super::opens::Joined;
 use super::{Event, LocalEnd, Pipe, Session};
 use crate::cause::Cause;
 use crate::fact::{
-    Answer, Closed, ClosedKind, Contradiction, End, EndKind, Facts, Kinds, Open, Opener,
+    Answer, Attempt, Closed, ClosedKind, Contradiction, End, EndKind, Facts, Kinds, Open, Opener,
 };
 use crate::id::PipeId;
 use crate::read_end::ReadEnd;
@@ -30,25 +30,43 @@ pub enum SessionError {
 pub enum StreamVerdict {
     /// The reader left: stop it, with the hint that Closed follows.
     Broken,
-    /// The pipe is unknown, forgotten, or ended by a contradiction: stop it.
+    /// This stream is not wanted: the pipe is unknown, forgotten, or ended by a contradiction, a
+    /// newer stream carries it, or there is no memory now. Stop it.
     Cut,
     /// Read on.
     Read,
 }
 
+/// What became of bytes that arrived on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Up to this offset of the pipe bytes are held now. What lies beyond is to be dropped.
+    pub received: u64,
+    /// What to do with the stream.
+    pub verdict: StreamVerdict,
+}
+
 impl Session {
-    /// Takes in a control message.
+    /// Takes in a control message that came on the connection `epoch`, be it the adopted one or an
+    /// older.
     ///
     /// # Errors
     /// The session is to be ended. A contradiction about one pipe is not an error here: it ends
     /// that pipe.
-    pub fn handle(&mut self, message: ControlMessage, now: Instant) -> Result<(), SessionError> {
+    pub fn handle(
+        &mut self,
+        message: ControlMessage,
+        epoch: u64,
+        now: Instant,
+    ) -> Result<(), SessionError> {
         if self.lost.is_some() {
             return Ok(());
         }
         match message {
+            // Where the peer is concerns whoever dials it, not its pipes.
+            ControlMessage::Addresses(_) => Ok(()),
             ControlMessage::Hello(_) => Err(SessionError::Hello),
-            ControlMessage::Facts(facts) => self.hear_facts(facts, now),
+            ControlMessage::Facts(facts) => self.hear_facts(facts, epoch, now),
             ControlMessage::Bye(bye) => {
                 self.hear_bye(bye.opens_seen);
                 Ok(())
@@ -56,57 +74,77 @@ impl Session {
         }
     }
 
-    /// A pipe stream began with `header`.
+    /// A pipe stream began with `header` on the connection `epoch`.
     ///
     /// # Errors
     /// As [`Session::handle`].
     pub fn stream_opened(
         &mut self,
         header: &StreamHeader,
+        epoch: u64,
         now: Instant,
     ) -> Result<StreamVerdict, SessionError> {
         if self.lost.is_some() {
             return Ok(StreamVerdict::Cut);
         }
         let id = header.id;
-        self.hear_pipe(id, Facts { open: header.open.clone(), ..Facts::default() }, now)?;
+        let heard = Facts { open: header.open.clone(), ..Facts::default() };
+        self.hear_pipe(id, heard, epoch, now)?;
         let Some(pipe) = self.pipes.get_mut(&id) else { return Ok(StreamVerdict::Cut) };
-        let LocalEnd::Read(end) = &pipe.end else { return Ok(StreamVerdict::Cut) };
+        let LocalEnd::Read(end) = &mut pipe.end else { return Ok(StreamVerdict::Cut) };
         if pipe.facts.is_terminal() {
             return Ok(StreamVerdict::Broken);
         }
-        if pipe.has_stream || header.offset != end.received {
-            self.contradict(id, Contradiction("a stream that begins at the wrong offset"));
-            return Ok(StreamVerdict::Cut);
+        let attempt = Attempt { epoch, number: header.attempt };
+        match end.begin(&pipe.facts, attempt, header.offset) {
+            Ok(true) => Ok(StreamVerdict::Read),
+            Ok(false) => Ok(StreamVerdict::Cut),
+            Err(contradiction) => {
+                self.contradict(id, contradiction);
+                Ok(StreamVerdict::Cut)
+            }
         }
-        pipe.has_stream = true;
-        Ok(StreamVerdict::Read)
     }
 
-    /// Bytes 0..`received` of the pipe are here, without a gap.
-    pub fn received(&mut self, id: PipeId, received: u64) -> StreamVerdict {
+    /// Whether a newer stream carries the pipe than `attempt`, or none is wanted.
+    pub fn is_stale(&self, id: PipeId, attempt: Attempt) -> bool {
+        match self.pipes.get(&id) {
+            Some(Pipe { end: LocalEnd::Read(end), .. }) => !end.is_current(attempt),
+            _ => true,
+        }
+    }
+
+    /// Bytes up to the offset `upto` of the pipe have come on the stream `attempt`, in order from
+    /// where it began.
+    pub fn received(&mut self, id: PipeId, attempt: Attempt, upto: u64) -> Taken {
         let Some(Pipe { end: LocalEnd::Read(end), facts, .. }) = self.pipes.get_mut(&id) else {
-            return StreamVerdict::Cut;
+            return Taken { received: 0, verdict: StreamVerdict::Cut };
         };
+        let before = end.received;
         if facts.is_terminal() {
-            return StreamVerdict::Broken;
+            return Taken { received: before, verdict: StreamVerdict::Broken };
         }
-        if let Err(contradiction) = end.receive(facts, received) {
-            self.contradict(id, contradiction);
-            return StreamVerdict::Cut;
+        if !end.is_current(attempt) {
+            return Taken { received: before, verdict: StreamVerdict::Cut };
         }
-        if !end.cover(facts) {
-            end.fail(facts, Cause::Busy);
-            self.close_read(id, Cause::Busy);
-            return StreamVerdict::Broken;
+        match end.receive(facts, upto) {
+            Ok(taken) => {
+                let received = end.received;
+                let is_whole = taken >= upto;
+                self.announce(id);
+                let verdict = if is_whole { StreamVerdict::Read } else { StreamVerdict::Cut };
+                Taken { received, verdict }
+            }
+            Err(contradiction) => {
+                self.contradict(id, contradiction);
+                Taken { received: before, verdict: StreamVerdict::Cut }
+            }
         }
-        self.announce(id);
-        StreamVerdict::Read
     }
 
-    /// The pipe's stream ended with the trailer `end`. [`Session::received`] was told before of all
-    /// the bytes that came ahead of it.
-    pub fn trailer(&mut self, id: PipeId, end: End) -> StreamVerdict {
+    /// The stream `attempt` ended with the trailer `end`. [`Session::received`] was told before of
+    /// all the bytes that came ahead of it.
+    pub fn trailer(&mut self, id: PipeId, attempt: Attempt, end: End) -> StreamVerdict {
         let heard = Facts { end: Some(end), ..Facts::default() };
         let Some(pipe) = self.pipes.get_mut(&id) else { return StreamVerdict::Cut };
         if let Err(contradiction) = pipe.hear(&heard) {
@@ -114,7 +152,8 @@ impl Session {
             return StreamVerdict::Cut;
         }
         let LocalEnd::Read(read) = &pipe.end else { return StreamVerdict::Cut };
-        if !pipe.facts.is_terminal() && read.received < end.length {
+        let is_short = read.is_current(attempt) && read.received < end.length;
+        if is_short && !pipe.facts.is_terminal() {
             self.close_short(id, end);
             return StreamVerdict::Cut;
         }
@@ -123,15 +162,18 @@ impl Session {
         StreamVerdict::Read
     }
 
-    /// The pipe's stream ended without a trailer, whatever QUIC says of it.
-    pub fn stream_cut(&mut self, id: PipeId) {
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
-        pipe.has_stream = false;
-        if let LocalEnd::Read(end) = &mut pipe.end
-            && pipe.facts.end.is_none_or(|e| e.length > end.received)
-        {
-            end.fail(&pipe.facts, Cause::Cut);
-            self.close_read(id, Cause::Cut);
+    /// The stream `attempt` ended without a trailer, whatever QUIC says of it: another is asked for,
+    /// if there is need of one.
+    pub fn stream_cut(&mut self, id: PipeId, attempt: Attempt) {
+        let Some(Pipe { end: LocalEnd::Read(end), facts, .. }) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        // Of an older connection: the newer one was asked for a stream when it was adopted.
+        let is_current = end.is_current(attempt) && attempt.epoch == self.epoch;
+        let is_whole = facts.end.is_some_and(|e| e.length <= end.received);
+        if is_current && !is_whole && !facts.is_terminal() {
+            end.ask(facts, self.epoch);
+            self.mark(id, Kinds::HELD);
         }
     }
 
@@ -172,7 +214,12 @@ impl Session {
         }
     }
 
-    fn hear_facts(&mut self, message: FactsMessage, now: Instant) -> Result<(), SessionError> {
+    fn hear_facts(
+        &mut self,
+        message: FactsMessage,
+        epoch: u64,
+        now: Instant,
+    ) -> Result<(), SessionError> {
         if let Some(opens) = message.opens_allowed
             && opens > self.theirs.opens_allowed
         {
@@ -180,7 +227,7 @@ impl Session {
             self.events.push_back(Event::OpensAllowed);
         }
         for (id, facts) in message.pipes {
-            self.hear_pipe(id, facts, now)?;
+            self.hear_pipe(id, facts, epoch, now)?;
         }
         for (first, last) in message.settled {
             self.hear_settled(first, last);
@@ -188,14 +235,21 @@ impl Session {
         Ok(())
     }
 
-    fn hear_pipe(&mut self, id: PipeId, heard: Facts, now: Instant) -> Result<(), SessionError> {
+    fn hear_pipe(
+        &mut self,
+        id: PipeId,
+        heard: Facts,
+        epoch: u64,
+        now: Instant,
+    ) -> Result<(), SessionError> {
         if self.is_forgotten(id) {
             self.settle(id, true);
             return Ok(());
         }
         let Some(pipe) = self.pipes.get_mut(&id) else {
-            return self.hear_unknown(id, heard, now);
+            return self.hear_unknown(id, heard, epoch, now);
         };
+        pipe.heard_at.get_or_insert(epoch);
         if let Err(contradiction) = pipe.hear(&heard) {
             self.contradict(id, contradiction);
         } else {
@@ -216,7 +270,13 @@ impl Session {
     }
 
     /// A fact of a pipe that is neither known nor forgotten.
-    fn hear_unknown(&mut self, id: PipeId, heard: Facts, now: Instant) -> Result<(), SessionError> {
+    fn hear_unknown(
+        &mut self,
+        id: PipeId,
+        heard: Facts,
+        epoch: u64,
+        now: Instant,
+    ) -> Result<(), SessionError> {
         if self.owner(id) == 0 {
             // Not answered, not noted: the id may still become that of a pipe.
             self.events.push_back(Event::Contradiction(id, NEVER_OPENED));
@@ -225,7 +285,7 @@ impl Session {
         if !self.allowance.allows(id) {
             return Err(SessionError::Opens);
         }
-        let Some(open) = heard.open.clone().filter(|_| !self.bye.said) else {
+        let Some(open) = heard.open.clone().filter(|_| self.bye.said.is_none()) else {
             // There is no such pipe, and there will be none: the peer may forget it.
             if heard.open.is_none() {
                 self.events.push_back(Event::Contradiction(id, NEVER_OPENED));
@@ -241,6 +301,7 @@ impl Session {
             Opener::Reader => LocalEnd::Unanswered,
         };
         let mut pipe = Pipe::new(false, Facts::default(), end);
+        pipe.heard_at = Some(epoch);
         // What contradicts itself is refused, but as the open that it is.
         let heard_well = pipe.hear(&heard);
         pipe.facts.open.get_or_insert_with(|| open.clone());
@@ -310,7 +371,7 @@ impl Session {
             self.settle(id, false);
         }
         self.events.push_back(Event::OpensAllowed);
-        if self.bye.said {
+        if self.bye.said.is_some() {
             self.events.push_back(Event::Finished);
         }
     }

@@ -9,6 +9,7 @@ mod ends;
 mod hear;
 mod opens;
 mod pipe;
+mod resume;
 mod tell;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -25,7 +26,8 @@ use crate::write_end::WriteEnd;
 use opens::{Allowance, Groups};
 use pipe::{LocalEnd, Pipe};
 
-pub use hear::{SessionError, StreamVerdict};
+pub use hear::{SessionError, StreamVerdict, Taken};
+pub use resume::StreamStart;
 
 /// Something the driver has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +91,10 @@ pub struct Session {
     idle_at: Option<Instant>,
     events: VecDeque<Event>,
     bye: Goodbye,
+    /// The connection that is adopted, or was last.
+    epoch: u64,
+    /// Whether there is one.
+    is_connected: bool,
     /// Why the session ended, if it did.
     lost: Option<Cause>,
 }
@@ -96,14 +102,19 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct Goodbye {
     wanted: bool,
-    said: bool,
+    /// It was said, with so many opens of the peer that were seen.
+    said: Option<u64>,
+    /// It was said on the adopted connection.
+    told: bool,
     heard: bool,
 }
 
 impl Session {
-    /// A session whose Hellos were exchanged. `reserve` covers what `ours` allows the peer.
+    /// A session whose Hellos were exchanged on the connection `epoch`. `reserve` covers what `ours`
+    /// allows the peer.
     pub fn new(
         side: Side,
+        epoch: u64,
         ours: Limits,
         theirs: Limits,
         account: Account,
@@ -130,6 +141,8 @@ impl Session {
             idle_at: None,
             events: VecDeque::new(),
             bye: Goodbye::default(),
+            epoch,
+            is_connected: true,
             lost: None,
         }
     }
@@ -210,6 +223,10 @@ impl Session {
                 LocalEnd::Read(end) => {
                     end.start(&mut pipe.facts, floor, None);
                     kinds.add(Kinds::LIMIT);
+                    if end.is_sated(&pipe.facts) {
+                        end.ask(&mut pipe.facts, self.epoch);
+                        kinds.add(Kinds::HELD);
+                    }
                 }
                 end => *end = LocalEnd::Write(WriteEnd::new(0, floor, now)),
             }
@@ -303,7 +320,9 @@ impl Session {
                 pipe.is_released = true;
             }
         }
-        let ids: Vec<PipeId> = self.pipes.keys().copied().collect();
+        let mut ids: Vec<PipeId> = self.pipes.keys().copied().collect();
+        // Equal runs are to be equal.
+        ids.sort_unstable();
         for id in ids {
             if let Some(pipe) = self.pipes.get_mut(&id) {
                 pipe.fail(cause);

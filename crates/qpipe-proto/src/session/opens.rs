@@ -18,6 +18,8 @@ pub(super) struct Allowance {
     free: u64,
     /// The highest index heard, plus one.
     heard: u64,
+    /// The peer may not have heard the number that was told.
+    is_in_doubt: bool,
 }
 
 /// Raises of the allowance are told in steps of this, or when the peer has fewer left: more than a
@@ -27,7 +29,7 @@ const _: () = assert!(RAISE_STEP >= GROUP_PIPES_MAX as u64);
 
 impl Allowance {
     pub(super) fn new(spare: u64) -> Allowance {
-        Allowance { told: spare, spare, free: 0, heard: 0 }
+        Allowance { told: spare, spare, free: 0, heard: 0, is_in_doubt: false }
     }
 
     /// Whether the peer was told that it may make this open.
@@ -53,12 +55,23 @@ impl Allowance {
         self.free = self.free.saturating_sub(1);
     }
 
+    /// The number that the peer was told.
+    pub(super) fn told(&self) -> u64 {
+        self.told
+    }
+
+    /// Another connection is adopted: the number is to be told again.
+    pub(super) fn doubt(&mut self) {
+        self.is_in_doubt = true;
+    }
+
     /// The raised number, if there is one worth telling.
     pub(super) fn raise(&mut self) -> Option<u64> {
         if !self.is_due() {
             return None;
         }
-        self.told = self.free + self.spare;
+        self.is_in_doubt = false;
+        self.told = self.told.max(self.free + self.spare);
         Some(self.told)
     }
 
@@ -66,7 +79,7 @@ impl Allowance {
     pub(super) fn is_due(&self) -> bool {
         let target = self.free + self.spare;
         let is_low = self.heard + RAISE_STEP >= self.told;
-        target > self.told && (target >= self.told + RAISE_STEP || is_low)
+        self.is_in_doubt || target > self.told && (target >= self.told + RAISE_STEP || is_low)
     }
 }
 
@@ -130,6 +143,14 @@ impl Groups {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.waiting.values().map(|w| w.deadline).min()
+    }
+
+    /// Gives the members that are not known yet as much time as if their group began now: they were
+    /// perhaps lost with a connection.
+    pub(super) fn begin_anew(&mut self, now: Instant) {
+        for waiting in self.waiting.values_mut() {
+            waiting.deadline = now + Duration::from_millis(GROUP_DEADLINE_MS);
+        }
     }
 
     /// Takes out all groups; returns their members.

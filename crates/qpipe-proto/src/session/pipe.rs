@@ -30,8 +30,9 @@ pub(super) struct Pipe {
     pub(super) is_free: bool,
     /// Whether it is settled and still counts as an open, since nobody has answered it.
     pub(super) is_owed: bool,
-    /// Whether a pipe stream carries it now.
-    pub(super) has_stream: bool,
+    /// The connection on which the peer first said something of it: by the next one, at the latest,
+    /// the peer knew it.
+    pub(super) heard_at: Option<u64>,
     /// Whether both sides are through with it.
     pub(super) is_settled: bool,
     /// Whether the local end is no longer in use.
@@ -49,7 +50,7 @@ impl Pipe {
             is_announced: false,
             is_free: false,
             is_owed: false,
-            has_stream: false,
+            heard_at: None,
             is_settled: false,
             is_released: false,
         }
@@ -67,13 +68,24 @@ impl Pipe {
             LocalEnd::Write(end) => WriteEnd::check(end.written, &self.facts, heard)?,
             LocalEnd::Unanswered => WriteEnd::check(0, &self.facts, heard)?,
         }
+        let returned = self.facts.returned;
         self.facts.merge(heard)?;
+        let limit = self.facts.limit.map(|limit| limit.number);
         if let LocalEnd::Read(end) = &mut self.end
-            && heard.returned.is_some()
+            && self.facts.returned != returned
+            && self.facts.returned.map(|cap| cap.number) == limit
         {
             end.take_back(&self.facts);
         }
         Ok(())
+    }
+
+    /// The facts that are this node's to tell.
+    pub(super) fn own_facts(&self) -> Kinds {
+        let mut kinds = Kinds::default();
+        kinds.add(if self.is_ours { Kinds::OPEN } else { Kinds::ANSWERS });
+        kinds.add(if self.peer_writes() { Kinds::READERS } else { Kinds::WRITERS });
+        kinds
     }
 
     /// Ends the local end for a cause that no fact states, unless it is over.

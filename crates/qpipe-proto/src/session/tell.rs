@@ -12,16 +12,22 @@ use crate::wire::{Bye, ControlMessage, FactsMessage};
 impl Session {
     /// The next control message to send.
     pub fn poll_message(&mut self) -> Option<ControlMessage> {
-        if self.lost.is_some() {
+        if self.lost.is_some() || !self.is_connected {
             return None;
+        }
+        // What was answered because of a Bye makes sense only to a peer that has heard it.
+        if let Some(opens_seen) = self.bye.said.filter(|_| !self.bye.told) {
+            self.bye.told = true;
+            return Some(ControlMessage::Bye(Bye { opens_seen }));
         }
         let facts = self.next_facts();
         if !facts.is_empty() {
             return Some(ControlMessage::Facts(facts));
         }
         if self.owes_bye() {
-            self.bye.said = true;
-            return Some(ControlMessage::Bye(Bye { opens_seen: self.allowance.heard() }));
+            let opens_seen = self.allowance.heard();
+            (self.bye.said, self.bye.told) = (Some(opens_seen), true);
+            return Some(ControlMessage::Bye(Bye { opens_seen }));
         }
         None
     }
@@ -30,7 +36,7 @@ impl Session {
     pub fn has_message(&self) -> bool {
         let settled = self.unsettled.iter().any(|ranges| !ranges.is_empty());
         let facts = !self.untold.is_empty() || settled || self.allowance.is_due();
-        self.lost.is_none() && (facts || self.owes_bye())
+        self.lost.is_none() && self.is_connected && (facts || self.owes_bye())
     }
 
     /// Whether so many Settled wait to be told that no more facts should be read until some are:
@@ -52,7 +58,8 @@ impl Session {
 
     /// When [`Session::handle_timeout`] wants to be called, if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.lazy_until, self.idle_at, self.groups.deadline()].into_iter().flatten().min()
+        let groups = self.groups.deadline().filter(|_| self.is_connected);
+        [self.lazy_until, self.idle_at, groups].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`.
@@ -66,12 +73,18 @@ impl Session {
         if self.idle_at.is_some_and(|at| at <= now) {
             self.return_idle_credit(now);
         }
-        let late = self.groups.expire(now);
-        self.refuse(&late, Cause::Incomplete);
+        if self.is_connected {
+            let late = self.groups.expire(now);
+            self.refuse(&late, Cause::Incomplete);
+        }
     }
 
     fn owes_bye(&self) -> bool {
-        (self.bye.wanted || self.bye.heard) && !self.bye.said && self.unsettled() == 0
+        let is_due = self.bye.wanted || self.bye.heard;
+        match self.bye.said {
+            Some(_) => !self.bye.told,
+            None => is_due && self.unsettled() == 0,
+        }
     }
 
     fn next_facts(&mut self) -> FactsMessage {

@@ -1,21 +1,28 @@
 //! Control messages: between the generated protobuf types and ours.
 
+use std::net::{IpAddr, SocketAddr};
+
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 
 use super::{pb, varint};
 use crate::cause::Cause;
 use crate::fact::{
-    Answer, Closed, ClosedKind, End, EndKind, Facts, Group, Limit, Open, OpenTarget, Opener,
+    Answer, Attempt, Closed, ClosedKind, End, EndKind, Facts, Group, Held, Limit, Open, OpenTarget,
+    Opener,
 };
-use crate::hello::{Enrolled, Limits, SessionId};
+use crate::hello::{Enrolled, Instance, Limits, SessionId};
 use crate::id::PipeId;
-use crate::limits::{CONTROL_MESSAGE_BYTES_MAX, FACTS_PER_MESSAGE_MAX, SETTLED_RANGES_MAX};
+use crate::limits::{
+    ADDRESSES_MAX, CONTROL_MESSAGE_BYTES_MAX, FACTS_PER_MESSAGE_MAX, SETTLED_RANGES_MAX,
+};
 use crate::ticket::Secret;
 
 /// A message of the control stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlMessage {
+    /// Where the sender can be reached.
+    Addresses(Vec<SocketAddr>),
     /// A graceful end.
     Bye(Bye),
     /// Statements about pipes.
@@ -54,8 +61,14 @@ impl FactsMessage {
 pub struct Hello {
     /// Protocol versions that the sender speaks; of the acceptor, the one it chose.
     pub versions: Vec<u32>,
-    /// The session's id, chosen by the dialling side.
+    /// The session's id, chosen by the side that dialled its first connection.
     pub session: SessionId,
+    /// Which of the session's connections this is.
+    pub epoch: u64,
+    /// Which run of the sender's node this is.
+    pub instance: Instance,
+    /// Whether the sender has heard a Hello of this session before.
+    pub resumed: bool,
     /// What the peer may do before it hears more.
     pub limits: Limits,
     /// The secret of a ticket, from a dialler that no rule may list.
@@ -113,6 +126,10 @@ impl ControlDecoder {
 /// A message as it goes on the stream, with its length before it.
 pub fn encode_control(message: &ControlMessage) -> Bytes {
     let body = match message {
+        ControlMessage::Addresses(addresses) => {
+            let addresses = addresses.iter().map(address_to_pb).collect();
+            pb::control_message::Body::Addresses(pb::Addresses { addresses })
+        }
         ControlMessage::Bye(bye) => {
             pb::control_message::Body::Bye(pb::Bye { opens_seen: bye.opens_seen })
         }
@@ -134,6 +151,14 @@ fn parse(message: Bytes) -> Result<ControlMessage, MalformedMessage> {
     let message = pb::ControlMessage::decode(message)
         .map_err(|_| MalformedMessage("not a protobuf message"))?;
     match message.body.ok_or(MalformedMessage("of no known kind"))? {
+        pb::control_message::Body::Addresses(message) => {
+            if message.addresses.len() > ADDRESSES_MAX {
+                return Err(MalformedMessage("too many addresses"));
+            }
+            let addresses: Result<Vec<_>, _> =
+                message.addresses.into_iter().map(address_from_pb).collect();
+            Ok(ControlMessage::Addresses(addresses?))
+        }
         pb::control_message::Body::Bye(bye) => {
             Ok(ControlMessage::Bye(Bye { opens_seen: bye.opens_seen }))
         }
@@ -155,16 +180,26 @@ fn hello_to_pb(hello: &Hello) -> pb::Hello {
             recv: e.recv,
         }),
         software: hello.software.clone(),
+        epoch: hello.epoch,
+        resumed: hello.resumed,
+        instance: Some(pb::Instance { start: hello.instance.start, random: hello.instance.random }),
     }
 }
 
 fn hello_from_pb(hello: pb::Hello) -> Result<Hello, MalformedMessage> {
     let session = <[u8; 16]>::try_from(&hello.session[..])
         .map_err(|_| MalformedMessage("a session id that is not 16 bytes"))?;
+    if hello.epoch == 0 || hello.epoch > PipeId::MAX {
+        return Err(MalformedMessage("a Hello without a proper epoch"));
+    }
+    let instance = hello.instance.ok_or(MalformedMessage("a Hello without an instance"))?;
     let ticket = if hello.ticket.is_empty() { None } else { Some(secret_from_pb(&hello.ticket)?) };
     Ok(Hello {
         versions: hello.versions,
         session: SessionId(session),
+        epoch: hello.epoch,
+        instance: Instance { start: instance.start, random: instance.random },
+        resumed: hello.resumed,
         limits: Limits { initial_limit: hello.initial_limit, opens_allowed: hello.opens_allowed },
         ticket,
         enrolled: hello.enrolled.map(|e| Enrolled { name: e.name, send: e.send, recv: e.recv }),
@@ -217,6 +252,7 @@ fn pipe_to_pb(id: PipeId, facts: &Facts) -> pb::Pipe {
         returned: facts.returned.map(limit_to_pb),
         consumed: Some(facts.consumed).filter(|consumed| *consumed > 0),
         closed: facts.closed.as_ref().map(closed_to_pb),
+        held: facts.held.map(held_to_pb),
     }
 }
 
@@ -234,6 +270,7 @@ fn pipe_from_pb(pipe: pb::Pipe) -> Result<(PipeId, Facts), MalformedMessage> {
         limit: pipe.limit.map(limit_from_pb),
         returned: pipe.returned.map(limit_from_pb),
         consumed: pipe.consumed.unwrap_or(0),
+        held: pipe.held.map(held_from_pb),
         closed: pipe.closed.map(closed_from_pb).transpose()?,
     };
     Ok((id_from_pb(pipe.id)?, facts))
@@ -321,6 +358,33 @@ fn closed_from_pb(closed: pb::Closed) -> Result<Closed, MalformedMessage> {
         pb::ClosedKind::Unspecified => return Err(MalformedMessage("a Closed of no kind")),
     };
     Ok(Closed { kind, consumed: closed.consumed })
+}
+
+fn address_to_pb(address: &SocketAddr) -> pb::SocketAddress {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    pb::SocketAddress { ip, port: address.port().into() }
+}
+
+fn address_from_pb(address: pb::SocketAddress) -> Result<SocketAddr, MalformedMessage> {
+    let malformed = MalformedMessage("an address that is none");
+    let ip = match address.ip[..].try_into().map(|bytes: [u8; 4]| IpAddr::from(bytes)) {
+        Ok(ip) => ip,
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(&address.ip[..]).map_err(|_| malformed)?),
+    };
+    let port = u16::try_from(address.port).map_err(|_| malformed)?;
+    Ok(SocketAddr::new(ip, port))
+}
+
+fn held_to_pb(held: Held) -> pb::Held {
+    let Attempt { epoch, number } = held.attempt;
+    pb::Held { epoch, attempt: number, offset: held.offset }
+}
+
+fn held_from_pb(held: pb::Held) -> Held {
+    Held { attempt: Attempt { epoch: held.epoch, number: held.attempt }, offset: held.offset }
 }
 
 fn limit_to_pb(limit: Limit) -> pb::Limit {

@@ -27,6 +27,8 @@ const TRAILER: u8 = 0xff;
 pub struct StreamHeader {
     /// The pipe.
     pub id: PipeId,
+    /// Which stream of the pipe on its connection.
+    pub attempt: u64,
     /// Of the first byte, in the pipe.
     pub offset: u64,
     /// The Open, if the writer's node opened the pipe.
@@ -162,6 +164,7 @@ pub fn encode_header(header: &StreamHeader) -> Bytes {
     with_length(&pb::StreamHeader {
         id: header.id.number(),
         offset: header.offset,
+        attempt: header.attempt,
         open: header.open.as_ref().map(open_to_pb),
     })
 }
@@ -185,6 +188,7 @@ fn parse_header(bytes: &[u8]) -> Result<StreamHeader, MalformedMessage> {
         .map_err(|_| MalformedMessage("a stream header that is no protobuf message"))?;
     Ok(StreamHeader {
         id: id_from_pb(header.id)?,
+        attempt: header.attempt,
         offset: header.offset,
         open: header.open.map(open_from_pb).transpose()?,
     })

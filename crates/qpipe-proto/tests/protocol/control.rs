@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use qpipe_proto::PipeId;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{
-    Answer, Closed, ClosedKind, End, EndKind, Facts, Group, Limit, Open, OpenTarget, Opener,
+    Answer, Attempt, Closed, ClosedKind, End, EndKind, Facts, Group, Held, Limit, Open, OpenTarget,
+    Opener,
 };
 use qpipe_proto::limits::{
     CONTROL_MESSAGE_BYTES_MAX, FACTS_PER_MESSAGE_MAX, GROUP_PIPES_MAX, SETTLED_RANGES_MAX,
@@ -92,6 +93,10 @@ fn the_largest_message_that_a_session_says_stays_under_the_bound() {
         open: Some(open),
         limit,
         consumed: u64::MAX,
+        held: Some(Held {
+            attempt: Attempt { epoch: u64::MAX, number: u64::MAX },
+            offset: u64::MAX,
+        }),
         closed: Some(Closed { kind, consumed: u64::MAX }),
         ..Facts::default()
     };

@@ -8,7 +8,7 @@ use qpipe_proto::{PipeId, ReadOutcome, WriteOutcome};
 
 use crate::world::{Config, World};
 
-const CONFIG: Config = Config { opens: 2, initial_limit: 4096, memory: 1 << 20 };
+const CONFIG: Config = Config { opens: 2, initial_limit: 4096, memory: [1 << 20; 2] };
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -58,7 +58,7 @@ impl Run<'_> {
 
     /// What is said and sent is on its way at once; when it arrives is the question.
     fn send(&mut self) {
-        self.world.carry(self.id, false);
+        self.world.carry(self.id);
         for node in 0..2 {
             while self.world.say(node) {}
         }
@@ -71,7 +71,7 @@ impl Run<'_> {
             let next = self.script.acts[node].get(self.done[node]);
             options
                 .extend(next.filter(|act| self.can(node, **act)).map(|act| Next::Act(node, *act)));
-            if !self.world.control[node].is_empty() {
+            if self.world.has_control(node) {
                 options.push(Next::Control(node));
             }
         }
@@ -97,7 +97,7 @@ impl Run<'_> {
     fn state(&self) -> String {
         let sessions = self.world.nodes.each_ref().map(|node| &node.session);
         let pipe = &self.world.pipes[&self.id];
-        format!("{:?} {pipe:?} {:?} {sessions:?}", self.done, self.world.control)
+        format!("{:?} {pipe:?} {:?} {sessions:?}", self.done, self.world.links)
     }
 
     fn can(&self, node: usize, act: Act) -> bool {

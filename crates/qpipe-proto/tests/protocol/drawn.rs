@@ -1,13 +1,16 @@
 //! Values that proptest draws.
 
+use std::net::{IpAddr, SocketAddr};
+
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{
-    Answer, Closed, ClosedKind, End, EndKind, Facts, Group, Limit, Open, OpenTarget, Opener,
+    Answer, Attempt, Closed, ClosedKind, End, EndKind, Facts, Group, Held, Limit, Open, OpenTarget,
+    Opener,
 };
-use qpipe_proto::hello::{Enrolled, Limits, SessionId};
+use qpipe_proto::hello::{Enrolled, Instance, Limits, SessionId};
 use qpipe_proto::wire::{Bye, ControlMessage, FactsMessage, Hello};
 use qpipe_proto::{PipeId, Secret};
 
@@ -34,6 +37,11 @@ pub(crate) fn closed(bytes: impl Strategy<Value = u64>) -> impl Strategy<Value =
     (kind, bytes).prop_map(|(kind, consumed)| Closed { kind, consumed })
 }
 
+pub(crate) fn held() -> impl Strategy<Value = Held> {
+    (any::<u64>(), any::<u64>(), any::<u64>())
+        .prop_map(|(epoch, number, offset)| Held { attempt: Attempt { epoch, number }, offset })
+}
+
 pub(crate) fn open() -> impl Strategy<Value = Open> {
     let target = prop_oneof![
         any::<[u8; 16]>().prop_map(|bytes| OpenTarget::Ticket(Secret::from_bytes(bytes))),
@@ -55,9 +63,9 @@ pub(crate) fn facts() -> impl Strategy<Value = Facts> {
     let answer = prop_oneof![Just(Answer::Accepted), cause().prop_map(Answer::Refused)];
     let limit =
         || of((any::<u64>(), any::<u64>()).prop_map(|(number, offset)| Limit { number, offset }));
-    let ends = (of(end(any::<u64>())), of(closed(any::<u64>())));
+    let ends = (of(end(any::<u64>())), of(closed(any::<u64>())), of(held()));
     (of(open()), of(answer), any::<bool>(), ends, limit(), limit(), any::<u64>()).prop_map(
-        |(open, answer, joined, (end, closed), limit, returned, consumed)| Facts {
+        |(open, answer, joined, (end, closed, held), limit, returned, consumed)| Facts {
             open,
             answer,
             joined,
@@ -65,6 +73,7 @@ pub(crate) fn facts() -> impl Strategy<Value = Facts> {
             limit,
             returned,
             consumed,
+            held,
             closed,
         },
     )
@@ -80,17 +89,30 @@ pub(crate) fn control_message() -> impl Strategy<Value = ControlMessage> {
         .prop_map(|(initial_limit, opens_allowed)| Limits { initial_limit, opens_allowed });
     let enrolled = ("\\PC{0,20}", vec("\\PC{0,20}", 0..3), vec("\\PC{0,20}", 0..3))
         .prop_map(|(name, send, recv)| Enrolled { name, send, recv });
-    let hello =
-        (vec(any::<u32>(), 0..4), any::<[u8; 16]>(), limits, of(any::<[u8; 16]>()), of(enrolled))
-            .prop_map(|(versions, session, limits, ticket, enrolled)| Hello {
-                versions,
-                session: SessionId(session),
-                limits,
-                ticket: ticket.map(Secret::from_bytes),
-                enrolled,
-                software: "test".to_owned(),
-            });
+    let instance = (any::<u64>(), any::<u64>());
+    let hello = (
+        vec(any::<u32>(), 0..4),
+        (any::<[u8; 16]>(), 1..=PipeId::MAX, instance, any::<bool>()),
+        limits,
+        of(any::<[u8; 16]>()),
+        of(enrolled),
+    );
+    let hello = hello.prop_map(
+        |(versions, (session, epoch, (start, random), resumed), limits, ticket, enrolled)| Hello {
+            versions,
+            session: SessionId(session),
+            epoch,
+            instance: Instance { start, random },
+            resumed,
+            limits,
+            ticket: ticket.map(Secret::from_bytes),
+            enrolled,
+            software: "test".to_owned(),
+        },
+    );
+    let addresses = vec((any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from), 0..4);
     prop_oneof![
+        addresses.prop_map(ControlMessage::Addresses),
         any::<u64>().prop_map(|opens_seen| ControlMessage::Bye(Bye { opens_seen })),
         facts.prop_map(ControlMessage::Facts),
         hello.prop_map(ControlMessage::Hello),

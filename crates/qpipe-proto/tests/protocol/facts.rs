@@ -8,7 +8,7 @@ use qpipe_proto::fact::{
 
 use crate::drawn;
 
-const KINDS: [Kinds; 8] = [
+const KINDS: [Kinds; 9] = [
     Kinds::OPEN,
     Kinds::ANSWER,
     Kinds::JOINED,
@@ -17,6 +17,7 @@ const KINDS: [Kinds; 8] = [
     Kinds::RETURNED,
     Kinds::CONSUMED,
     Kinds::CLOSED,
+    Kinds::HELD,
 ];
 
 fn merged<'a>(parts: impl IntoIterator<Item = &'a Facts>) -> Result<Facts, Contradiction> {

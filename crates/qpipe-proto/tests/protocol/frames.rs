@@ -44,8 +44,9 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Seen, FrameErr
 }
 
 fn header() -> impl Strategy<Value = StreamHeader> {
-    (0..=PipeId::MAX, any::<u64>(), of(drawn::open()))
-        .prop_map(|(number, offset, open)| StreamHeader { id: id(number), offset, open })
+    (0..=PipeId::MAX, any::<u64>(), any::<u64>(), of(drawn::open())).prop_map(
+        |(number, attempt, offset, open)| StreamHeader { id: id(number), attempt, offset, open },
+    )
 }
 
 fn stream(header: &StreamHeader, chunks: &[Vec<u8>], end: Option<&End>) -> Vec<u8> {
@@ -59,7 +60,7 @@ fn stream(header: &StreamHeader, chunks: &[Vec<u8>], end: Option<&End>) -> Vec<u
 }
 
 fn plain() -> StreamHeader {
-    StreamHeader { id: id(0), offset: 0, open: None }
+    StreamHeader { id: id(0), attempt: 0, offset: 0, open: None }
 }
 
 const EOF: End = End { kind: EndKind::Eof, length: 0, checksum: 7 };

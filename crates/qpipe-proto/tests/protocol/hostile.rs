@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use qpipe_proto::cause::Cause;
-use qpipe_proto::fact::{Answer, ClosedKind, End, EndKind, Facts, Group, Opener};
-use qpipe_proto::hello::SessionId;
+use qpipe_proto::fact::{Answer, Attempt, ClosedKind, End, EndKind, Facts, Group, Opener};
+use qpipe_proto::hello::{Instance, SessionId};
 use qpipe_proto::limits::SETTLED_RANGES_MAX;
 use qpipe_proto::session::SessionError;
 use qpipe_proto::wire::{Bye, ControlMessage, FactsMessage, Hello, StreamHeader};
@@ -14,7 +14,8 @@ use qpipe_proto::{PipeId, ReadOutcome, WriteOutcome};
 
 use crate::drawn::{self, id};
 use crate::lone::{
-    INITIAL, LIMITS, Lone, OPENS, answer, closed, consumed, ended, limit, opened, returned,
+    EPOCH, FIRST, INITIAL, LIMITS, Lone, OPENS, answer, closed, consumed, ended, held, limit,
+    opened, returned,
 };
 
 const BROKEN: ClosedKind = ClosedKind::Broken(Cause::ReaderClosed);
@@ -37,13 +38,16 @@ fn a_second_hello_ends_the_session() {
     let hello = Hello {
         versions: vec![1],
         session: SessionId([0; 16]),
+        epoch: EPOCH,
+        instance: Instance::default(),
+        resumed: false,
         limits: LIMITS,
         ticket: None,
         enrolled: None,
         software: String::new(),
     };
     let mut lone = Lone::new();
-    let heard = lone.session.handle(ControlMessage::Hello(hello), lone.now);
+    let heard = lone.session.handle(ControlMessage::Hello(hello), EPOCH, lone.now);
     assert_eq!(heard, Err(SessionError::Hello));
 }
 
@@ -55,8 +59,8 @@ fn an_open_beyond_the_allowance_ends_the_session_the_last_allowed_does_not() {
     let next = last + 2;
     let heard = lone.hears(id(next), opened(next, Opener::Writer));
     assert_eq!(heard, Err(SessionError::Opens));
-    let header = StreamHeader { id: id(next), offset: 0, open: None };
-    assert_eq!(lone.session.stream_opened(&header, lone.now), Err(SessionError::Opens));
+    let header = StreamHeader { id: id(next), attempt: 0, offset: 0, open: None };
+    assert_eq!(lone.session.stream_opened(&header, EPOCH, lone.now), Err(SessionError::Opens));
 }
 
 #[test]
@@ -86,6 +90,7 @@ fn only_the_other_end_may_state_it() {
         limit(9, 9),
         consumed(1),
         closed(BROKEN, 0),
+        held(EPOCH, 1, 0),
         answer(Answer::Accepted),
         opened(0, Opener::Reader),
     ];
@@ -172,6 +177,21 @@ fn more_consumed_than_was_written_ends_the_pipe() {
 }
 
 #[test]
+fn more_held_than_was_written_or_one_stream_asked_for_twice_ends_the_pipe() {
+    for facts in [held(EPOCH, 2, 11), held(EPOCH, 1, 9)] {
+        beside_another(Opener::Reader, |lone, id| {
+            lone.hears(id, limit(1, 100)).unwrap();
+            lone.session.wrote(id, 10, lone.now);
+            lone.hears(id, held(EPOCH, 1, 10)).unwrap();
+            lone.hears(id, held(EPOCH, 1, 10)).unwrap();
+            assert!(lone.contradictions.is_empty());
+            lone.hears(id, facts).unwrap();
+            lone.assert_broken(id);
+        });
+    }
+}
+
+#[test]
 fn over_before_its_end_is_a_contradiction() {
     for kind in [ClosedKind::Complete, ClosedKind::Aborted, ClosedKind::Corrupt] {
         beside_another(Opener::Reader, |lone, id| {
@@ -188,9 +208,10 @@ fn over_before_its_end_is_a_contradiction() {
 fn credit_that_was_not_given_cannot_be_given_back() {
     for back in [returned(2, 9000), returned(u64::MAX, 0), returned(1, 99)] {
         beside_another(Opener::Writer, |lone, id| {
-            let header = StreamHeader { id, offset: 0, open: opened(0, Opener::Writer).open };
-            lone.session.stream_opened(&header, lone.now).unwrap();
-            lone.session.received(id, 100);
+            let header =
+                StreamHeader { id, attempt: 0, offset: 0, open: opened(0, Opener::Writer).open };
+            lone.session.stream_opened(&header, EPOCH, lone.now).unwrap();
+            lone.session.received(id, FIRST, 100);
             lone.hears(id, returned(1, 5000)).unwrap();
             assert!(lone.contradictions.is_empty());
             lone.hears(id, back).unwrap();
@@ -265,7 +286,7 @@ fn answers_that_nobody_reads_are_bounded() {
     for index in (0..count).step_by(2) {
         let pipes = vec![(id(2 * index), consumed(1))];
         let message = FactsMessage { pipes, ..FactsMessage::default() };
-        lone.session.handle(ControlMessage::Facts(message), lone.now).unwrap();
+        lone.session.handle(ControlMessage::Facts(message), EPOCH, lone.now).unwrap();
     }
     assert!(lone.session.is_congested());
     lone.settled.clear();
@@ -278,7 +299,7 @@ fn answers_that_nobody_reads_are_bounded() {
 fn a_goodbye_while_pipes_live_ends_only_what_it_says_was_not_seen() {
     let mut lone = Lone::new();
     let (seen, unseen) = (lone.ours(Opener::Writer), lone.ours(Opener::Reader));
-    lone.session.handle(ControlMessage::Bye(Bye { opens_seen: 1 }), lone.now).unwrap();
+    lone.session.handle(ControlMessage::Bye(Bye { opens_seen: 1 }), EPOCH, lone.now).unwrap();
     lone.look();
     assert_eq!(lone.session.read_outcome(unseen), Some(ReadOutcome::Aborted(Cause::Stopping)));
     assert_eq!(lone.session.room(seen, 5), 5);
@@ -287,7 +308,7 @@ fn a_goodbye_while_pipes_live_ends_only_what_it_says_was_not_seen() {
 proptest! {
     #[test]
     fn whatever_is_said_nothing_panics_and_all_memory_comes_back(
-        messages in vec((0u64..24, drawn::facts(), 0u8..12, 0u64..9000), 0..80)
+        messages in vec((0u64..24, drawn::facts(), 0u8..14, 0u64..9000), 0..80)
     ) {
         let mut lone = Lone::new();
         let mut ends = vec![lone.ours(Opener::Writer), lone.ours(Opener::Reader)];
@@ -297,6 +318,7 @@ proptest! {
                 open.group = Group { first: id(number), size: 1 };
             }
             facts.consumed %= 5000;
+            let attempt = Attempt { number: bytes % 3, ..FIRST };
             let pipe = id(number);
             let open = opened(number, if what % 2 == 0 { Opener::Reader } else { Opener::Writer });
             let _ = match what {
@@ -305,11 +327,11 @@ proptest! {
                 6 => lone.hears(pipe, Facts { answer: facts.answer, ..open }),
                 7 => lone.hears(pipe, Facts { closed: facts.closed, ..Facts::default() }),
                 8 => {
-                    let header = StreamHeader { id: pipe, offset: 0, open: open.open };
-                    lone.session.stream_opened(&header, lone.now).map(|_| ())
+                    let header = StreamHeader { id: pipe, attempt: bytes % 3, offset: bytes % 2, open: open.open };
+                    lone.session.stream_opened(&header, EPOCH, lone.now).map(|_| ())
                 }
                 9 => {
-                    lone.session.received(pipe, bytes);
+                    lone.session.received(pipe, attempt, bytes);
                     let rtt = Duration::from_millis(bytes % 3);
                     lone.session.consume(pipe, bytes / 2, lone.now, rtt);
                     Ok(())
@@ -318,9 +340,20 @@ proptest! {
                     lone.hears_settled(id(number), id(number | 6));
                     Ok(())
                 }
+                11 => {
+                    lone.session.stream_cut(pipe, attempt);
+                    lone.session.next_stream(pipe);
+                    Ok(())
+                }
+                12 => {
+                    lone.session.disconnected();
+                    lone.session.connected(lone.session.epoch() + 1, LIMITS, lone.now);
+                    lone.session.next_stream(pipe);
+                    Ok(())
+                }
                 _ => {
                     let end = End { kind: EndKind::Eof, length: bytes, checksum: 7 };
-                    lone.session.trailer(pipe, end);
+                    lone.session.trailer(pipe, attempt, end);
                     lone.session.verify(pipe, 7);
                     Ok(())
                 }

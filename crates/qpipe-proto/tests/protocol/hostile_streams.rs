@@ -1,19 +1,24 @@
 //! Pipe streams that are not what they should be.
 
 use qpipe_proto::cause::Cause;
-use qpipe_proto::fact::{ClosedKind, End, EndKind, Facts, Opener};
-use qpipe_proto::session::StreamVerdict;
+use qpipe_proto::fact::{Attempt, ClosedKind, End, EndKind, Facts, Held, Opener};
+use qpipe_proto::session::{StreamVerdict, Taken};
 use qpipe_proto::wire::StreamHeader;
 use qpipe_proto::{PipeId, ReadOutcome};
 
 use crate::drawn::id;
-use crate::lone::{INITIAL, Lone, ended, opened};
+use crate::lone::{EPOCH, FIRST, INITIAL, Lone, ended, opened};
 use crate::world::{Config, RTT, World};
 
 const START_WINDOW: u64 = 64 * 1024;
 
 fn header(number: u64) -> StreamHeader {
-    StreamHeader { id: id(number), offset: 0, open: opened(number, Opener::Writer).open }
+    StreamHeader {
+        id: id(number),
+        attempt: 0,
+        offset: 0,
+        open: opened(number, Opener::Writer).open,
+    }
 }
 
 fn end(kind: EndKind, length: u64) -> End {
@@ -24,7 +29,7 @@ fn end(kind: EndKind, length: u64) -> End {
 fn streaming() -> (Lone, PipeId) {
     let mut lone = Lone::new();
     let pipe = lone.theirs(0, Opener::Writer);
-    assert_eq!(lone.session.stream_opened(&header(0), lone.now), Ok(StreamVerdict::Read));
+    assert_eq!(lone.session.stream_opened(&header(0), EPOCH, lone.now), Ok(StreamVerdict::Read));
     (lone, pipe)
 }
 
@@ -33,7 +38,7 @@ fn a_header_without_an_open_of_a_pipe_that_is_not_there_is_cut() {
     let mut lone = Lone::new();
     for number in [0, 1, 7] {
         let header = StreamHeader { open: None, ..header(number) };
-        assert_eq!(lone.session.stream_opened(&header, lone.now), Ok(StreamVerdict::Cut));
+        assert_eq!(lone.session.stream_opened(&header, EPOCH, lone.now), Ok(StreamVerdict::Cut));
     }
     lone.look();
     assert_eq!(lone.session.unsettled(), 0);
@@ -46,9 +51,9 @@ fn a_header_of_a_forgotten_pipe_is_answered_with_settled_and_cut() {
     lone.session.release(pipe);
     lone.hears_settled(pipe, pipe);
     assert!(lone.session.facts(pipe).is_none());
-    assert_eq!(lone.session.stream_opened(&header(0), lone.now), Ok(StreamVerdict::Cut));
-    assert_eq!(lone.session.received(pipe, 1), StreamVerdict::Cut);
-    assert_eq!(lone.session.trailer(pipe, end(EndKind::Eof, 0)), StreamVerdict::Cut);
+    assert_eq!(lone.session.stream_opened(&header(0), EPOCH, lone.now), Ok(StreamVerdict::Cut));
+    assert_eq!(lone.session.received(pipe, FIRST, 1).verdict, StreamVerdict::Cut);
+    assert_eq!(lone.session.trailer(pipe, FIRST, end(EndKind::Eof, 0)), StreamVerdict::Cut);
     lone.look();
     assert_eq!(lone.settled, [(pipe, pipe)]);
 }
@@ -58,12 +63,12 @@ fn a_header_that_begins_elsewhere_or_a_second_stream_ends_the_pipe() {
     let mut lone = Lone::new();
     let pipe = lone.theirs(0, Opener::Writer);
     let late = StreamHeader { offset: 1, ..header(0) };
-    assert_eq!(lone.session.stream_opened(&late, lone.now), Ok(StreamVerdict::Cut));
+    assert_eq!(lone.session.stream_opened(&late, EPOCH, lone.now), Ok(StreamVerdict::Cut));
     lone.look();
     lone.assert_broken(pipe);
 
     let (mut lone, pipe) = streaming();
-    assert_eq!(lone.session.stream_opened(&header(0), lone.now), Ok(StreamVerdict::Cut));
+    assert_eq!(lone.session.stream_opened(&header(0), EPOCH, lone.now), Ok(StreamVerdict::Cut));
     lone.look();
     lone.assert_broken(pipe);
 }
@@ -74,7 +79,7 @@ fn a_header_with_another_open_than_the_control_stream_told_ends_the_pipe() {
     let pipe = lone.theirs(0, Opener::Writer);
     let mut other = header(0);
     other.open.as_mut().unwrap().no_wait = true;
-    assert_ne!(lone.session.stream_opened(&other, lone.now), Ok(StreamVerdict::Read));
+    assert_ne!(lone.session.stream_opened(&other, EPOCH, lone.now), Ok(StreamVerdict::Read));
     lone.look();
     lone.assert_broken(pipe);
 }
@@ -82,8 +87,8 @@ fn a_header_with_another_open_than_the_control_stream_told_ends_the_pipe() {
 #[test]
 fn a_byte_beyond_the_limit_ends_the_pipe_the_last_one_allowed_does_not() {
     let (mut lone, pipe) = streaming();
-    assert_eq!(lone.session.received(pipe, START_WINDOW), StreamVerdict::Read);
-    assert_eq!(lone.session.received(pipe, START_WINDOW + 1), StreamVerdict::Cut);
+    assert_eq!(lone.session.received(pipe, FIRST, START_WINDOW).verdict, StreamVerdict::Read);
+    assert_eq!(lone.session.received(pipe, FIRST, START_WINDOW + 1).verdict, StreamVerdict::Cut);
     lone.look();
     lone.assert_broken(pipe);
 }
@@ -91,9 +96,9 @@ fn a_byte_beyond_the_limit_ends_the_pipe_the_last_one_allowed_does_not() {
 #[test]
 fn a_byte_beyond_the_initial_limit_ends_a_pipe_that_is_not_accepted() {
     let mut lone = Lone::new();
-    assert_eq!(lone.session.stream_opened(&header(0), lone.now), Ok(StreamVerdict::Read));
-    assert_eq!(lone.session.received(id(0), INITIAL), StreamVerdict::Read);
-    assert_eq!(lone.session.received(id(0), INITIAL + 1), StreamVerdict::Cut);
+    assert_eq!(lone.session.stream_opened(&header(0), EPOCH, lone.now), Ok(StreamVerdict::Read));
+    assert_eq!(lone.session.received(id(0), FIRST, INITIAL).verdict, StreamVerdict::Read);
+    assert_eq!(lone.session.received(id(0), FIRST, INITIAL + 1).verdict, StreamVerdict::Cut);
     lone.session.accept(&[id(0)], lone.now).unwrap();
     lone.look();
     lone.assert_broken(id(0));
@@ -103,7 +108,7 @@ fn a_byte_beyond_the_initial_limit_ends_a_pipe_that_is_not_accepted() {
 fn bytes_beyond_the_end_end_the_pipe() {
     let (mut lone, pipe) = streaming();
     lone.hears(pipe, ended(EndKind::Eof, 5)).unwrap();
-    assert_eq!(lone.session.received(pipe, 6), StreamVerdict::Cut);
+    assert_eq!(lone.session.received(pipe, FIRST, 6).verdict, StreamVerdict::Cut);
     lone.look();
     lone.assert_broken(pipe);
 }
@@ -111,7 +116,7 @@ fn bytes_beyond_the_end_end_the_pipe() {
 #[test]
 fn an_end_before_bytes_that_came_ends_the_pipe() {
     let (mut lone, pipe) = streaming();
-    lone.session.received(pipe, 6);
+    lone.session.received(pipe, FIRST, 6);
     lone.hears(pipe, ended(EndKind::Eof, 5)).unwrap();
     lone.assert_broken(pipe);
 }
@@ -119,15 +124,15 @@ fn an_end_before_bytes_that_came_ends_the_pipe() {
 #[test]
 fn a_trailer_that_counts_bytes_which_did_not_come_is_corrupt_not_eof() {
     let (mut lone, pipe) = streaming();
-    lone.session.received(pipe, 6);
-    assert_eq!(lone.session.trailer(pipe, end(EndKind::Eof, 7)), StreamVerdict::Cut);
+    lone.session.received(pipe, FIRST, 6);
+    assert_eq!(lone.session.trailer(pipe, FIRST, end(EndKind::Eof, 7)), StreamVerdict::Cut);
     lone.look();
     assert_eq!(lone.session.read_outcome(pipe), Some(ReadOutcome::Corrupt));
     assert_eq!(lone.said_of(pipe).closed.unwrap().kind, ClosedKind::Corrupt);
 
     let (mut lone, pipe) = streaming();
-    lone.session.received(pipe, 6);
-    lone.session.trailer(pipe, end(EndKind::Aborted(Cause::Io), 7));
+    lone.session.received(pipe, FIRST, 6);
+    lone.session.trailer(pipe, FIRST, end(EndKind::Aborted(Cause::Io), 7));
     lone.look();
     lone.assert_broken(pipe);
 }
@@ -136,9 +141,9 @@ fn a_trailer_that_counts_bytes_which_did_not_come_is_corrupt_not_eof() {
 fn a_trailer_other_than_the_end_that_control_told_ends_the_pipe() {
     let (mut lone, pipe) = streaming();
     lone.hears(pipe, ended(EndKind::Eof, 5)).unwrap();
-    lone.session.received(pipe, 5);
+    lone.session.received(pipe, FIRST, 5);
     let other = End { checksum: 8, ..end(EndKind::Eof, 5) };
-    assert_eq!(lone.session.trailer(pipe, other), StreamVerdict::Cut);
+    assert_eq!(lone.session.trailer(pipe, FIRST, other), StreamVerdict::Cut);
     lone.look();
     lone.assert_broken(pipe);
 }
@@ -148,9 +153,9 @@ fn a_wrong_checksum_is_corrupt_and_a_right_one_eof_before_and_after_it_is_consum
     for (sum, outcome) in [(7, ReadOutcome::Eof), (8, ReadOutcome::Corrupt)] {
         for consumed in [0, 5] {
             let (mut lone, pipe) = streaming();
-            lone.session.received(pipe, 5);
+            lone.session.received(pipe, FIRST, 5);
             lone.session.consume(pipe, consumed, lone.now, RTT);
-            lone.session.trailer(pipe, end(EndKind::Eof, 5));
+            lone.session.trailer(pipe, FIRST, end(EndKind::Eof, 5));
             assert_eq!(lone.session.read_outcome(pipe), None, "not before the checksum");
             assert!(lone.session.wants_checksum(pipe));
             lone.session.verify(pipe, sum);
@@ -167,8 +172,8 @@ fn a_wrong_checksum_is_corrupt_and_a_right_one_eof_before_and_after_it_is_consum
 #[test]
 fn a_pipe_that_is_not_accepted_is_not_complete() {
     let mut lone = Lone::new();
-    lone.session.stream_opened(&header(0), lone.now).unwrap();
-    lone.session.trailer(id(0), end(EndKind::Eof, 0));
+    lone.session.stream_opened(&header(0), EPOCH, lone.now).unwrap();
+    lone.session.trailer(id(0), FIRST, end(EndKind::Eof, 0));
     lone.session.verify(id(0), 7);
     lone.look();
     assert_eq!(lone.said_of(id(0)), Facts::default());
@@ -180,19 +185,19 @@ fn a_pipe_that_is_not_accepted_is_not_complete() {
 fn what_is_over_is_not_read_on() {
     let (mut lone, pipe) = streaming();
     lone.session.close_read(pipe, Cause::ReaderClosed);
-    assert_eq!(lone.session.received(pipe, 5), StreamVerdict::Broken);
+    assert_eq!(lone.session.received(pipe, FIRST, 5).verdict, StreamVerdict::Broken);
     // Nothing follows a trailer, so there is nothing to stop.
-    assert_eq!(lone.session.trailer(pipe, end(EndKind::Eof, 5)), StreamVerdict::Read);
+    assert_eq!(lone.session.trailer(pipe, FIRST, end(EndKind::Eof, 5)), StreamVerdict::Read);
     lone.session.consume(pipe, 5, lone.now, RTT);
     assert_eq!(lone.session.facts(pipe).unwrap().consumed, 0);
     assert_eq!(lone.session.read_outcome(pipe), Some(ReadOutcome::Closed(Cause::ReaderClosed)));
 }
 
 #[test]
-fn what_is_buffered_beyond_the_floor_draws_on_the_reservation_and_then_breaks_the_pipe() {
+fn what_is_buffered_beyond_the_floor_draws_on_the_reservation_and_then_waits_for_room() {
     // The reservation takes the whole pool, so each pipe has its floor of 4 KiB and the initial
     // limit of 16 KiB; the reservation covers 12 KiB of one and 4 KiB of the other.
-    let config = Config { opens: 1, initial_limit: 16 * 1024, memory: 32 * 1024 };
+    let config = Config { opens: 1, initial_limit: 16 * 1024, memory: [32 * 1024; 2] };
     let mut world = World::new(config);
     let mut open = || {
         let pipe = world.open(0, &[Opener::Writer]).unwrap()[0];
@@ -206,12 +211,31 @@ fn what_is_buffered_beyond_the_floor_draws_on_the_reservation_and_then_breaks_th
     let (one, other) = (open(), open());
     let now = world.now;
     let session = &mut world.nodes[1].session;
-    assert_eq!(session.received(one, 16 * 1024), StreamVerdict::Read);
-    assert_eq!(session.received(other, 8 * 1024), StreamVerdict::Read);
+    for id in [one, other] {
+        let header = StreamHeader {
+            id,
+            attempt: 0,
+            offset: 0,
+            open: session.facts(id).unwrap().open.clone(),
+        };
+        assert_eq!(session.stream_opened(&header, EPOCH, now), Ok(StreamVerdict::Read));
+    }
+    let read = |received| Taken { received, verdict: StreamVerdict::Read };
+    assert_eq!(session.received(one, FIRST, 16 * 1024), read(16 * 1024));
+    assert_eq!(session.received(other, FIRST, 8 * 1024), read(8 * 1024));
     // What is consumed makes room.
     session.consume(one, 1, now, RTT);
-    assert_eq!(session.received(other, 8 * 1024 + 1), StreamVerdict::Read);
-    assert_eq!(session.received(other, 8 * 1024 + 2), StreamVerdict::Broken);
-    assert_eq!(session.read_outcome(other), Some(ReadOutcome::Aborted(Cause::Busy)));
-    assert_eq!(session.read_outcome(one), None);
+    assert_eq!(session.received(other, FIRST, 8 * 1024 + 1), read(8 * 1024 + 1));
+    let stopped = Taken { received: 8 * 1024 + 1, verdict: StreamVerdict::Cut };
+    assert_eq!(session.received(other, FIRST, 8 * 1024 + 2), stopped);
+    assert_eq!((session.read_outcome(other), session.read_outcome(one)), (None, None));
+    assert_eq!(session.facts(other).unwrap().held, None);
+    // Another stream is asked for when the reader has consumed all there is, and not before.
+    session.consume(other, 8 * 1024, now, RTT);
+    assert_eq!(session.facts(other).unwrap().held, None);
+    session.consume(other, 8 * 1024 + 1, now, RTT);
+    let attempt = Attempt { number: 1, ..FIRST };
+    let held = Held { attempt, offset: 8 * 1024 + 1 };
+    assert_eq!(session.facts(other).unwrap().held, Some(held));
+    assert_eq!(session.facts(one).unwrap().held, None);
 }

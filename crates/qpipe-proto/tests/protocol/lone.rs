@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{
-    Answer, Closed, ClosedKind, End, EndKind, Facts, Group, Limit, Open, OpenTarget, Opener,
+    Answer, Attempt, Closed, ClosedKind, End, EndKind, Facts, Group, Held, Limit, Open, OpenTarget,
+    Opener,
 };
 use qpipe_proto::hello::Limits;
 use qpipe_proto::session::{Event, SessionError};
@@ -16,6 +17,9 @@ use crate::world::START;
 
 pub(crate) const INITIAL: u64 = 4096;
 pub(crate) const OPENS: u64 = 8;
+/// The connection that the session begins on.
+pub(crate) const EPOCH: u64 = 3;
+pub(crate) const FIRST: Attempt = Attempt { epoch: EPOCH, number: 0 };
 pub(crate) const LIMITS: Limits = Limits { initial_limit: INITIAL, opens_allowed: OPENS };
 
 /// One session, and a peer that the test plays. The peer dialled: its opens are even.
@@ -36,7 +40,7 @@ impl Lone {
         let account = budget.account();
         let reserve = account.reserve(OPENS * INITIAL).unwrap();
         Lone {
-            session: Session::new(Side::Acceptor, LIMITS, LIMITS, account, reserve),
+            session: Session::new(Side::Acceptor, EPOCH, LIMITS, LIMITS, account, reserve),
             budget,
             now: *START,
             said: Vec::new(),
@@ -48,14 +52,17 @@ impl Lone {
 
     pub(crate) fn hears(&mut self, id: PipeId, facts: Facts) -> Result<(), SessionError> {
         let message = FactsMessage { pipes: vec![(id, facts)], ..FactsMessage::default() };
-        let heard = self.session.handle(ControlMessage::Facts(message), self.now);
+        let heard =
+            self.session.handle(ControlMessage::Facts(message), self.session.epoch(), self.now);
         self.look();
         heard
     }
 
     pub(crate) fn hears_settled(&mut self, first: PipeId, last: PipeId) {
         let message = FactsMessage { settled: vec![(first, last)], ..FactsMessage::default() };
-        self.session.handle(ControlMessage::Facts(message), self.now).unwrap();
+        self.session
+            .handle(ControlMessage::Facts(message), self.session.epoch(), self.now)
+            .unwrap();
         self.look();
     }
 
@@ -152,4 +159,9 @@ pub(crate) fn limit(number: u64, offset: u64) -> Facts {
 
 pub(crate) fn returned(number: u64, offset: u64) -> Facts {
     Facts { returned: Some(Limit { number, offset }), ..Facts::default() }
+}
+
+pub(crate) fn held(epoch: u64, number: u64, offset: u64) -> Facts {
+    let attempt = Attempt { epoch, number };
+    Facts { held: Some(Held { attempt, offset }), ..Facts::default() }
 }

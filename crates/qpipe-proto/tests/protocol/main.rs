@@ -4,6 +4,7 @@
 mod control;
 mod crossings;
 mod drawn;
+mod explore;
 mod facts;
 mod frames;
 mod hostile;
@@ -11,5 +12,6 @@ mod hostile_groups;
 mod hostile_streams;
 mod lone;
 mod pair;
+mod resumed;
 mod scale;
 mod world;

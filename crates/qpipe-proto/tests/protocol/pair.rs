@@ -10,9 +10,9 @@ use qpipe_proto::{PipeId, ReadOutcome, WriteOutcome};
 
 use crate::world::{Config, World};
 
-const SMALL: Config = Config { opens: 4, initial_limit: 4096, memory: 1 << 20 };
-const TIGHT: Config = Config { opens: 2, initial_limit: 6000, memory: 48 * 1024 };
-const LARGE: Config = Config { opens: 256, initial_limit: 16 * 1024, memory: 64 << 20 };
+const SMALL: Config = Config { opens: 4, initial_limit: 4096, memory: [1 << 20; 2] };
+const TIGHT: Config = Config { opens: 2, initial_limit: 6000, memory: [48 * 1024; 2] };
+const LARGE: Config = Config { opens: 256, initial_limit: 16 * 1024, memory: [64 << 20; 2] };
 
 /// Which operation, and two numbers that it makes use of.
 type Step = (u8, u8, u16);
@@ -20,10 +20,14 @@ type Step = (u8, u8, u16);
 /// Faults of the network and the nodes, beyond delay and reordering.
 const FAULTS: u8 = 60;
 
+/// How many operations there are.
+const ALL: u8 = 71;
+
 fn step(world: &mut World, (what, which, amount): Step) {
     let node = usize::from(which & 1);
     let count = world.pipes.len();
     let recent = usize::from(which >> 1) % count.clamp(1, 6);
+    let link = world.links.len().saturating_sub(1 + usize::from(amount % 3));
     let id: Option<PipeId> = world.pipes.keys().rev().nth(recent).copied();
     let opener = |bit: u16| if amount >> bit & 1 == 0 { Opener::Writer } else { Opener::Reader };
     match (what, id) {
@@ -35,8 +39,11 @@ fn step(world: &mut World, (what, which, amount): Step) {
         (9..22, _) => {
             world.say(node);
         }
-        (22..34, _) => {
+        (22..28, _) => {
             world.deliver_control(node);
+        }
+        (28..34, _) => {
+            world.deliver_control_on(link, node);
         }
         (34..37, _) => world.pass(Duration::from_millis(u64::from(amount % 1024))),
         (37..43, Some(id)) => {
@@ -44,9 +51,12 @@ fn step(world: &mut World, (what, which, amount): Step) {
         }
         (43..45, Some(id)) => world.end(id, EndKind::Eof),
         (45, Some(id)) => world.end(id, EndKind::Aborted(Cause::WriterDropped)),
-        (46..49, Some(id)) => world.carry(id, amount & 1 == 0),
-        (49..54, Some(id)) => {
+        (46..49, Some(id)) => world.carry(id),
+        (49..52, Some(id)) => {
             world.deliver_stream(id, 4 * u64::from(amount));
+        }
+        (52..54, Some(id)) => {
+            world.deliver_stream_on(link, id, usize::from(which % 2), 4 * u64::from(amount));
         }
         (54..57, Some(id)) => world.consume(id, 4 * u64::from(amount)),
         (57, Some(id)) => world.close_read(id),
@@ -55,9 +65,17 @@ fn step(world: &mut World, (what, which, amount): Step) {
             let pipe = world.pipes.get_mut(&id).unwrap();
             pipe.is_corrupt |= pipe.end.is_none();
         }
-        (61, Some(id)) if amount % 4 == 0 => world.cut(id),
-        (62, _) if amount % 64 == 0 => world.close(node),
-        (63, _) if amount % 64 == 0 => world.lose(),
+        (61, Some(id)) => world.cut(id, usize::from(amount % 3)),
+        (62, _) if amount % 2 == 0 => world.lose_link(link),
+        (63..65, _) => world.notice(node),
+        (65..68, _) => {
+            world.dial(node);
+        }
+        (68, _) => world.close_older(),
+        (69, _) if amount % 64 == 0 => world.close(node),
+        (70, _) if amount % 64 == 0 => world.lose(),
+        (70, _) if amount % 64 == 1 => world.give_up(node),
+        (70, _) if amount % 64 == 2 => world.crash(node),
         _ => {}
     }
 }
@@ -65,9 +83,7 @@ fn step(world: &mut World, (what, which, amount): Step) {
 fn run(config: Config, steps: &[Step]) {
     let mut world = World::new(config);
     for one in steps {
-        if !world.is_lost {
-            step(&mut world, *one);
-        }
+        step(&mut world, *one);
     }
     world.finish();
 }
@@ -85,17 +101,17 @@ proptest! {
     }
 
     #[test]
-    fn with_faults_no_end_is_wrong_and_everything_settles(steps in steps(64)) {
+    fn with_faults_no_end_is_wrong_and_everything_settles(steps in steps(ALL)) {
         run(SMALL, &steps);
     }
 
     #[test]
-    fn with_hardly_any_memory_everything_settles(steps in steps(64)) {
+    fn with_hardly_any_memory_everything_settles(steps in steps(ALL)) {
         run(TIGHT, &steps);
     }
 
     #[test]
-    fn with_ample_memory_everything_settles(steps in steps(64)) {
+    fn with_ample_memory_everything_settles(steps in steps(ALL)) {
         run(LARGE, &steps);
     }
 }
@@ -117,7 +133,7 @@ fn talk(world: &mut World) {
 }
 
 fn flow(world: &mut World, id: PipeId) {
-    world.carry(id, false);
+    world.carry(id);
     while world.deliver_stream(id, u64::MAX) {}
 }
 
@@ -125,7 +141,7 @@ fn flow(world: &mut World, id: PipeId) {
 fn a_writer_at_the_floor_always_gets_room_for_an_atomic_write() {
     // One floor each, and nothing left in the pool to grow from.
     let (mut world, id) =
-        accepted(Config { opens: 1, initial_limit: 4096, memory: 8192 }, Opener::Writer);
+        accepted(Config { opens: 1, initial_limit: 4096, memory: [8192; 2] }, Opener::Writer);
     for size in [600, 700, 1, 4096, 500, 3000, 4096, 4095, 4096] {
         assert_eq!(world.write(id, size), size, "room for {size}");
         flow(&mut world, id);
@@ -176,7 +192,7 @@ fn a_limit_that_crosses_what_was_returned_makes_it_void() {
     world.say(0);
     world.consume(id, u64::MAX);
     world.say(1);
-    assert_eq!((world.control[0].len(), world.control[1].len()), (1, 1), "they cross");
+    assert!(world.has_control(0) && world.has_control(1), "they cross");
     world.deliver_control(1);
     world.deliver_control(0);
     assert!(world.nodes[0].session.write_window(id) > half);
@@ -200,33 +216,50 @@ fn what_is_corrupted_is_an_error_at_both_ends() {
 }
 
 #[test]
-fn a_stream_cut_before_its_trailer_is_no_eof() {
-    let (mut world, id) = accepted(SMALL, Opener::Writer);
-    world.write(id, 100);
-    world.carry(id, false);
-    world.deliver_stream(id, 100);
-    world.deliver_stream(id, 60);
-    world.end(id, EndKind::Eof);
-    world.cut(id);
-    world.finish();
-    let pipe = &world.pipes[&id];
-    assert_eq!(pipe.read_outcome, Some(ReadOutcome::Aborted(Cause::Cut)));
-    assert!(matches!(pipe.write_outcome, Some(WriteOutcome::Broken { cause: Cause::Cut, .. })));
+fn a_stream_cut_before_its_trailer_is_no_eof_and_is_asked_for_again() {
+    for kept in 0..3 {
+        let (mut world, id) = accepted(SMALL, Opener::Writer);
+        world.write(id, 100);
+        world.carry(id);
+        world.deliver_stream(id, 100);
+        world.deliver_stream(id, 60);
+        world.end(id, EndKind::Eof);
+        world.carry(id);
+        world.cut(id, kept);
+        talk(&mut world);
+        while world.deliver_stream(id, u64::MAX) {}
+        world.consume(id, u64::MAX);
+        let pipe = &world.pipes[&id];
+        assert_eq!(pipe.received, if kept == 0 { 60 } else { 100 });
+        let is_whole = pipe.received == 100;
+        assert_eq!(pipe.read_outcome, is_whole.then_some(ReadOutcome::Eof));
+        world.finish();
+        let pipe = &world.pipes[&id];
+        assert_eq!(pipe.read_outcome, Some(ReadOutcome::Eof));
+        assert_eq!(pipe.write_outcome, Some(WriteOutcome::Complete { length: 100 }));
+    }
 }
 
 #[test]
-fn a_stream_cut_before_the_open_is_answered_is_a_refusal_and_no_success() {
-    let mut world = World::new(SMALL);
-    let id = world.open(0, &[Opener::Writer]).unwrap()[0];
-    world.carry(id, true);
-    world.deliver_stream(id, 1);
-    world.cut(id);
-    world.deliver_stream(id, 1);
-    world.end(id, EndKind::Eof);
-    talk(&mut world);
-    assert_eq!(world.pipes[&id].write_outcome, Some(WriteOutcome::Refused(Cause::Cut)));
-    world.answer(1, false);
-    world.finish();
+fn a_stream_cut_before_the_open_is_answered_ends_nothing() {
+    for is_accepted in [false, true] {
+        let mut world = World::new(SMALL);
+        let id = world.open(0, &[Opener::Writer]).unwrap()[0];
+        world.write(id, 10);
+        world.carry(id);
+        world.deliver_stream(id, 1);
+        world.cut(id, 0);
+        world.deliver_stream(id, 1);
+        world.end(id, EndKind::Eof);
+        talk(&mut world);
+        assert_eq!(world.pipes[&id].write_outcome, None);
+        world.answer(1, is_accepted);
+        world.finish();
+        let refused = WriteOutcome::Refused(Cause::NotAllowed);
+        let complete = WriteOutcome::Complete { length: 10 };
+        let expected = if is_accepted { complete } else { refused };
+        assert_eq!(world.pipes[&id].write_outcome, Some(expected));
+    }
 }
 
 #[test]

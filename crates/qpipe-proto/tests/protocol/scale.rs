@@ -10,6 +10,7 @@ use qpipe_proto::wire::{ControlMessage, FactsMessage};
 use qpipe_proto::{Budget, Cause, Session, Side};
 
 use crate::drawn::id;
+use crate::lone::EPOCH;
 use crate::world::START;
 
 const OPENS: u64 = 256;
@@ -28,7 +29,7 @@ impl Pair {
         let session = |side, budget: &Budget| {
             let account = budget.account();
             let reserve = account.reserve(OPENS * limits.initial_limit).unwrap();
-            Session::new(side, limits, limits, account, reserve)
+            Session::new(side, EPOCH, limits, limits, account, reserve)
         };
         let sessions = [session(Side::Dialler, &budgets[0]), session(Side::Acceptor, &budgets[1])];
         Pair { sessions, budgets, now: *START }
@@ -53,7 +54,7 @@ impl Pair {
                     }
                 }
                 while let Some(message) = self.sessions[from].poll_message() {
-                    self.sessions[1 - from].handle(message, self.now).unwrap();
+                    self.sessions[1 - from].handle(message, EPOCH, self.now).unwrap();
                     quiet = 0;
                 }
             }
@@ -110,7 +111,7 @@ fn a_peer_that_never_settles_what_is_over_gets_no_more_opens_and_holds_no_memory
         };
         let facts = Facts { open: Some(open), ..Facts::default() };
         let message = FactsMessage { pipes: vec![(id(2 * opened), facts)], ..Default::default() };
-        let heard = pair.sessions[1].handle(ControlMessage::Facts(message), pair.now);
+        let heard = pair.sessions[1].handle(ControlMessage::Facts(message), EPOCH, pair.now);
         if heard.is_err() {
             assert_eq!((heard, opened), (Err(SessionError::Opens), told));
             break;
@@ -140,7 +141,7 @@ fn settled_ranges_cost_what_they_settle_and_no_more() {
     let all = (id(0), id(PipeId::MAX - 1));
     for _ in 0..1_000 {
         let message = FactsMessage { settled: vec![all; 1_000], ..Default::default() };
-        pair.sessions[1].handle(ControlMessage::Facts(message), pair.now).unwrap();
+        pair.sessions[1].handle(ControlMessage::Facts(message), EPOCH, pair.now).unwrap();
     }
     assert_eq!(pair.sessions[1].unsettled(), 0);
 }

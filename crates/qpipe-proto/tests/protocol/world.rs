@@ -1,23 +1,25 @@
 //! Two sessions, the channels between them, and an oracle that knows what either end may see.
 //!
 //! Messages and streams stay where they are until a test delivers them, each channel in order,
-//! all of them in any order among each other. What the oracle knows it learns from the programs at
-//! both ends and from the messages, never from the sessions.
+//! all of them in any order among each other, over one connection or several. What the oracle knows
+//! it learns from the programs at both ends and from the messages, never from the sessions.
 
+mod links;
 mod network;
 mod oracle;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use qpipe_proto::cause::Cause;
-use qpipe_proto::fact::{End, EndKind, Open, OpenTarget, Opener};
+use qpipe_proto::fact::{Attempt, EndKind, Open, OpenTarget, Opener};
 use qpipe_proto::hello::Limits;
 use qpipe_proto::session::OpenError;
-use qpipe_proto::wire::StreamHeader;
 use qpipe_proto::{Budget, PipeId, ReadOutcome, Session, Side, WriteOutcome};
+
+use crate::lone::EPOCH;
+use links::Link;
 
 pub(crate) const RTT: Duration = Duration::from_millis(20);
 
@@ -30,7 +32,8 @@ pub(crate) static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 pub(crate) struct Config {
     pub(crate) opens: u64,
     pub(crate) initial_limit: u64,
-    pub(crate) memory: u64,
+    /// Of each node, in bytes.
+    pub(crate) memory: [u64; 2],
 }
 
 pub(crate) struct Node {
@@ -39,18 +42,17 @@ pub(crate) struct Node {
     /// Groups that wait for an answer.
     pub(crate) offers: Vec<Vec<(PipeId, Open)>>,
     pub(crate) is_finished: bool,
+    /// Its session ended before its pipes did: it was given up, or the peer said that it is gone.
+    pub(crate) is_over: bool,
+    /// It is no more, and neither are the programs at its ends.
+    pub(crate) is_crashed: bool,
+    /// The highest epoch that it adopted or said Hello with.
+    highest: u64,
     reserved: u64,
+    /// The highest number of opens that it told the peer.
+    told: u64,
     /// Opens of the peer that arrived.
     seen: Vec<PipeId>,
-}
-
-/// One thing on a pipe's stream.
-#[derive(Debug)]
-enum Item {
-    Header(StreamHeader),
-    Content(u64),
-    Trailer(End),
-    Cut,
 }
 
 /// A pipe, as the programs at its ends see it.
@@ -61,21 +63,18 @@ pub(crate) struct Record {
     pub(crate) written: u64,
     pub(crate) end: Option<EndKind>,
     pub(crate) is_accepted: bool,
-    /// What the stream does to the content.
+    /// Whether the content does not match its checksum.
     pub(crate) is_corrupt: bool,
-    pub(crate) is_cut: bool,
     pub(crate) received: u64,
     pub(crate) consumed: u64,
     pub(crate) reader_left: bool,
     pub(crate) write_outcome: Option<WriteOutcome>,
     pub(crate) read_outcome: Option<ReadOutcome>,
     released: [bool; 2],
-    stream: VecDeque<Item>,
-    sent: u64,
-    is_streaming: bool,
-    is_stream_over: bool,
-    is_read: bool,
-    is_stopped: bool,
+    /// The newest stream that the writer's node began.
+    newest: Option<Attempt>,
+    /// The writer's node heard that so many bytes were consumed, and has no copy of them any more.
+    replay_from: u64,
     /// Limits that were stated, the highest that arrived, and what was returned of them.
     limits: BTreeMap<u64, u64>,
     granted: u64,
@@ -86,10 +85,9 @@ pub(crate) struct World {
     pub(crate) config: Config,
     pub(crate) now: Instant,
     pub(crate) nodes: [Node; 2],
-    /// What each node said and the other did not hear.
-    pub(crate) control: [VecDeque<Bytes>; 2],
+    /// The connections, in the order of their epochs.
+    pub(crate) links: Vec<Link>,
     pub(crate) pipes: BTreeMap<PipeId, Record>,
-    pub(crate) is_lost: bool,
     /// Whether a side said goodbye.
     pub(crate) is_closing: bool,
 }
@@ -97,23 +95,33 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(config: Config) -> World {
         let node = |side| {
-            let budget = Budget::new(config.memory);
+            let budget = Budget::new(config.memory[usize::from(side == Side::Acceptor)]);
             let account = budget.account();
             let reserve = account.reserve(config.opens * config.initial_limit).unwrap();
             let limits =
                 Limits { initial_limit: config.initial_limit, opens_allowed: config.opens };
             let reserved = reserve.bytes();
-            let session = Session::new(side, limits, limits, account, reserve);
+            let session = Session::new(side, EPOCH, limits, limits, account, reserve);
             let (offers, seen) = (Vec::new(), Vec::new());
-            Node { session, budget, offers, is_finished: false, reserved, seen }
+            Node {
+                session,
+                budget,
+                offers,
+                is_finished: false,
+                is_over: false,
+                is_crashed: false,
+                highest: EPOCH,
+                reserved,
+                told: config.opens,
+                seen,
+            }
         };
         World {
             config,
             now: *START,
             nodes: [node(Side::Dialler), node(Side::Acceptor)],
-            control: Default::default(),
+            links: vec![Link::new(EPOCH, 0)],
             pipes: BTreeMap::new(),
-            is_lost: false,
             is_closing: false,
         }
     }
@@ -123,6 +131,9 @@ impl World {
         node: usize,
         openers: &[Opener],
     ) -> Result<Vec<PipeId>, OpenError> {
+        if self.nodes[node].is_crashed {
+            return Err(OpenError::Closing);
+        }
         let target = OpenTarget::Name("a/b".parse().unwrap());
         let ids = self.nodes[node].session.open(&target, false, openers, self.now)?;
         for (id, opener) in ids.iter().zip(openers) {
@@ -151,6 +162,9 @@ impl World {
 
     pub(crate) fn write(&mut self, id: PipeId, wanted: u64) -> u64 {
         let pipe = self.pipes.get_mut(&id).unwrap();
+        if self.nodes[pipe.writer].is_crashed {
+            return 0;
+        }
         let session = &mut self.nodes[pipe.writer].session;
         let room = session.room(id, wanted);
         assert!(room <= wanted);
@@ -172,6 +186,9 @@ impl World {
 
     pub(crate) fn end(&mut self, id: PipeId, kind: EndKind) {
         let pipe = self.pipes.get_mut(&id).unwrap();
+        if self.nodes[pipe.writer].is_crashed {
+            return;
+        }
         let session = &mut self.nodes[pipe.writer].session;
         match kind {
             EndKind::Eof => session.finish(id, checksum(id, pipe.written)),
@@ -188,7 +205,8 @@ impl World {
     pub(crate) fn consume(&mut self, id: PipeId, bytes: u64) {
         let pipe = self.pipes.get_mut(&id).unwrap();
         let reader = 1 - pipe.writer;
-        if !pipe.may_read() || pipe.read_outcome.is_some() {
+        let is_over = pipe.read_outcome.is_some() || self.nodes[reader].is_crashed;
+        if !pipe.may_read() || is_over {
             return;
         }
         pipe.consumed = pipe.received.min(pipe.consumed.saturating_add(bytes));
@@ -200,7 +218,8 @@ impl World {
     pub(crate) fn close_read(&mut self, id: PipeId) {
         let pipe = self.pipes.get_mut(&id).unwrap();
         let reader = 1 - pipe.writer;
-        if pipe.may_read() && pipe.read_outcome.is_none() {
+        let is_over = pipe.read_outcome.is_some() || self.nodes[reader].is_crashed;
+        if pipe.may_read() && !is_over {
             pipe.reader_left = true;
             self.nodes[reader].session.close_read(id, Cause::ReaderClosed);
             self.look(reader);
@@ -224,6 +243,9 @@ impl World {
     pub(crate) fn pass(&mut self, time: Duration) {
         self.now += time;
         for node in 0..2 {
+            if self.nodes[node].is_crashed {
+                continue;
+            }
             let session = &mut self.nodes[node].session;
             if session.poll_timeout().is_some_and(|at| at <= self.now) {
                 session.handle_timeout(self.now);
@@ -234,11 +256,15 @@ impl World {
         }
     }
 
-    pub(crate) fn lose(&mut self) {
-        self.is_lost = true;
-        self.control.iter_mut().for_each(VecDeque::clear);
-        self.nodes.iter_mut().for_each(|node| node.session.lose(Cause::Lost));
-        (0..2).for_each(|node| self.look(node));
+    /// What is due soon at the node is done now, so that no time passes.
+    pub(crate) fn tick(&mut self, node: usize) {
+        self.nodes[node].session.handle_timeout(World::soon());
+        self.look(node);
+    }
+
+    /// When all that waits but little is due.
+    pub(crate) fn soon() -> Instant {
+        *START + Duration::from_secs(1)
     }
 
     pub(crate) fn close(&mut self, node: usize) {
@@ -248,6 +274,15 @@ impl World {
 }
 
 impl Record {
+    /// How many of its bytes the node keeps: to send them again, or for its reader.
+    fn kept(&self, node: usize) -> u64 {
+        let is_writer = usize::from(node == self.writer);
+        match [self.received - self.consumed, self.written - self.replay_from][is_writer] {
+            _ if self.released[1 - is_writer] => 0,
+            bytes => bytes,
+        }
+    }
+
     /// Whether the reading program has its end.
     pub(crate) fn may_read(&self) -> bool {
         self.opener != self.writer || self.is_accepted

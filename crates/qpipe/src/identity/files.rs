@@ -100,7 +100,7 @@ impl Drop for Draft {
 const PEM_FILE_BYTES_MAX: u64 = 16 * 1024;
 
 /// Opens a file, and nothing else: `NONBLOCK` so that a FIFO in its place cannot hold us up.
-fn open_regular(file: &Path) -> io::Result<File> {
+pub(super) fn open_regular(file: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(file)?;
     if opened.metadata()?.is_file() {

@@ -24,10 +24,7 @@ const COPY_BYTES_MAX: usize = 16 * 1024;
 /// A stream, read in any order.
 pub(crate) struct Assembler {
     recv: RecvStream,
-    next: u64,
-    pieces: BTreeMap<u64, Bytes>,
-    /// What `pieces` are charged.
-    held: u64,
+    pieces: Pieces,
 }
 
 /// What reading gave.
@@ -48,16 +45,33 @@ pub(crate) enum ReadFailure {
     Quic(ReadError),
 }
 
+/// More is out of order than there may be.
+#[derive(Debug, PartialEq, Eq)]
+struct Overrun;
+
+/// Bytes that are put in order.
+#[derive(Default)]
+struct Pieces {
+    /// Where the next bytes in order begin.
+    next: u64,
+    out_of_order: BTreeMap<u64, Bytes>,
+    /// What those are charged, in bytes.
+    held: u64,
+    /// What they may be, as it was last asked for.
+    held_max: u64,
+}
+
 impl Assembler {
     pub(crate) fn new(recv: RecvStream) -> Assembler {
-        Assembler { recv, next: 0, pieces: BTreeMap::new(), held: 0 }
+        Assembler { recv, pieces: Pieces::default() }
     }
 
-    /// Reads what is there; holds at most `held_max` bytes that are out of order.
+    /// Reads what is there; holds at most `held_max` bytes that are out of order. It is asked for
+    /// where it counts: while this waited, the peer may have been allowed more.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        held_max: u64,
+        held_max: impl Fn() -> u64,
     ) -> Poll<Result<Assembled, ReadFailure>> {
         let mut out = Vec::new();
         let mut taken = 0;
@@ -69,8 +83,7 @@ impl Assembler {
                 Poll::Pending => break,
                 Poll::Ready(Ok(Some(chunk))) => {
                     taken += chunk.bytes.len();
-                    self.place(chunk.offset, chunk.bytes, &mut out);
-                    if self.held > held_max {
+                    if self.pieces.place(chunk.offset, chunk.bytes, &held_max, &mut out).is_err() {
                         return Poll::Ready(Err(ReadFailure::Overrun));
                     }
                 }
@@ -93,7 +106,7 @@ impl Assembler {
     /// # Cancel safety
     /// Bytes are either returned or still to be read.
     pub(crate) async fn read(&mut self, held_max: u64) -> Result<Assembled, ReadFailure> {
-        std::future::poll_fn(|cx| self.poll_read(cx, held_max)).await
+        std::future::poll_fn(|cx| self.poll_read(cx, || held_max)).await
     }
 
     /// Tells the peer to send no more.
@@ -101,24 +114,48 @@ impl Assembler {
         // An error says that the stream is over, which is what is wanted.
         let _ = self.recv.stop(code);
     }
+}
 
-    fn place(&mut self, offset: u64, bytes: Bytes, out: &mut Vec<Bytes>) {
+impl Pieces {
+    /// Takes in a piece, which overlaps no other, and gives what is in order now.
+    ///
+    /// # Errors
+    /// More is out of order than there may be.
+    fn place(
+        &mut self,
+        offset: u64,
+        bytes: Bytes,
+        held_max: impl Fn() -> u64,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), Overrun> {
         if offset != self.next {
-            self.held += bytes.len() as u64 + PIECE_OVERHEAD_BYTES;
+            self.held += charge(&bytes);
             let bytes =
                 if bytes.len() < COPY_BYTES_MAX { Bytes::copy_from_slice(&bytes) } else { bytes };
-            self.pieces.insert(offset, bytes);
-            return;
+            self.out_of_order.insert(offset, bytes);
+            if self.held > self.held_max {
+                self.held_max = held_max();
+            }
+            return if self.held > self.held_max { Err(Overrun) } else { Ok(()) };
         }
         self.next += bytes.len() as u64;
         out.push(bytes);
-        while let Some(entry) = self.pieces.first_entry()
+        while let Some(entry) = self.out_of_order.first_entry()
             && *entry.key() == self.next
         {
             let bytes = entry.remove();
-            self.held -= bytes.len() as u64 + PIECE_OVERHEAD_BYTES;
+            self.held -= charge(&bytes);
             self.next += bytes.len() as u64;
             out.push(bytes);
         }
+        Ok(())
     }
 }
+
+/// What an out-of-order piece is charged.
+fn charge(piece: &Bytes) -> u64 {
+    piece.len() as u64 + PIECE_OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests;

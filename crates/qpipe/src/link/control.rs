@@ -1,14 +1,16 @@
 //! The control stream: one task writes it, one reads it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use qpipe_proto::limits::CONTROL_MESSAGE_BYTES_MAX;
-use qpipe_proto::wire::{ControlDecoder, encode_control};
-use quinn::{SendStream, VarInt, WriteError};
+use qpipe_proto::wire::{ControlDecoder, ControlMessage, encode_control};
+use quinn::{SendStream, WriteError};
 
 use super::assembler::{Assembled, Assembler, ReadFailure};
-use super::state::ControlWriter;
-use super::transport::SILENCE_MAX;
+use super::state::{ControlWriter, State};
+use super::wire::Wire;
 use super::{Link, codes};
 use crate::clock;
 use crate::session::SessionEnd;
@@ -19,41 +21,41 @@ const UNPLACED_BYTES_MAX: u64 = 16 * CONTROL_MESSAGE_BYTES_MAX as u64;
 /// Messages are gathered up to so many bytes for one write.
 const WRITE_BYTES: usize = 16 * 1024;
 
-/// Sends what the session has to say, until the connection is over.
+/// Answers that the peer does not read stop the reading of its questions for so long at most.
+const UNREAD_MAX: Duration = Duration::from_secs(10);
+
+/// Sends `first` and then what the session has to say, as long as the connection is adopted.
 ///
 /// What waits for the stream is no queue: the session keeps a set of pipes with untold facts, and
 /// a message is made of it only when the stream takes it.
-pub(super) async fn write(link: Arc<Link>, mut stream: SendStream) {
+pub(super) async fn write(link: Arc<Link>, wire: Arc<Wire>, mut stream: SendStream, first: Bytes) {
     // An error would say that the stream is over, which the first write says as well.
     let _ = stream.set_priority(i32::MAX);
+    let mut bytes = Vec::from(first);
     loop {
         let changed = link.control.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        let now = clock::now();
-        let bytes = link.with(|state| {
-            state.session.handle_timeout(now);
-            let mut bytes = Vec::new();
-            while bytes.len() < WRITE_BYTES
-                && let Some(message) = state.session.poll_message()
-            {
-                bytes.extend(encode_control(&message));
+        if bytes.is_empty() {
+            let now = clock::now();
+            match link.with(|state| state.is_adopted(&wire).then(|| gather(&link, state, now))) {
+                Some(gathered) => bytes = gathered,
+                None => break,
             }
-            bytes
-        });
-        link.open_slots();
+            link.open_slots(&wire);
+        }
         if !bytes.is_empty() {
             match stream.write_all(&bytes).await {
-                Ok(()) => {}
-                Err(WriteError::ConnectionLost(_)) => return,
+                Ok(()) => bytes.clear(),
+                Err(WriteError::ConnectionLost(_)) => break,
                 Err(_) => return link.fail("the control stream was stopped"),
             }
             continue;
         }
         let timeout = {
             let mut state = link.lock();
-            if state.ended.is_some() {
-                return;
+            if state.ended.is_some() || !state.is_adopted(&wire) {
+                break;
             }
             let timeout = state.session.poll_timeout();
             state.control = ControlWriter::Asleep(timeout);
@@ -65,37 +67,82 @@ pub(super) async fn write(link: Arc<Link>, mut stream: SendStream) {
         }
         link.lock().control = ControlWriter::Awake;
     }
+    // This wake-up may have been meant for the writer of the connection that is adopted now.
+    link.control.notify_one();
+    // A stream that is dropped ends, and the end of the control stream is the end of the session.
+    wire.conn.closed().await;
+}
+
+fn gather(link: &Link, state: &mut State, now: std::time::Instant) -> Vec<u8> {
+    state.session.handle_timeout(now);
+    let mut bytes = Vec::new();
+    while bytes.len() < WRITE_BYTES
+        && let Some(message) = state.session.poll_message()
+    {
+        bytes.extend(encode_control(&message));
+    }
+    if std::mem::take(&mut state.owes_addresses)
+        && let Some(host) = link.host.upgrade()
+    {
+        bytes.extend(encode_control(&ControlMessage::Addresses(host.addresses())));
+    }
+    bytes
 }
 
 /// Hears what the peer says, until the connection is over.
-pub(super) async fn read(link: Arc<Link>, mut stream: Assembler, mut decoder: ControlDecoder) {
+pub(super) async fn read(
+    link: Arc<Link>,
+    wire: Arc<Wire>,
+    mut stream: Assembler,
+    mut decoder: ControlDecoder,
+) {
+    wire.stream_came();
     loop {
-        if let Err(error) = hear(&link, &mut decoder).await {
-            return link.fail(&error.to_string());
+        if let Err(error) = hear(&link, &wire, &mut decoder).await {
+            link.fail(&error.to_string());
+            break;
         }
         match stream.read(UNPLACED_BYTES_MAX).await {
             Ok(Assembled::Bytes(pieces)) => pieces.iter().for_each(|piece| decoder.push(piece)),
-            Ok(Assembled::Fin) => return link.fail("the control stream was ended"),
-            Err(ReadFailure::Quic(quinn::ReadError::ConnectionLost(_))) => return,
-            Err(_) => return link.fail("the control stream was cut"),
+            Ok(Assembled::Fin) => {
+                link.fail("the control stream was ended");
+                break;
+            }
+            Err(ReadFailure::Quic(quinn::ReadError::ConnectionLost(_))) => break,
+            Err(_) => {
+                link.fail("the control stream was cut");
+                break;
+            }
         }
     }
+    wire.stream_read(false);
 }
 
-async fn hear(link: &Arc<Link>, decoder: &mut ControlDecoder) -> Result<(), HearError> {
+async fn hear(
+    link: &Arc<Link>,
+    wire: &Arc<Wire>,
+    decoder: &mut ControlDecoder,
+) -> Result<(), HearError> {
     while let Some(message) = decoder.next()? {
         let relieved = async {
-            while link.lock().session.is_congested() && link.lock().ended.is_none() {
+            while link.lock().is_congested_on(wire) {
                 // Answers wait until the peer reads: so do its questions.
-                tokio::time::sleep(link.conn.rtt()).await;
+                tokio::time::sleep(wire.conn.rtt()).await;
             }
         };
-        if tokio::time::timeout(SILENCE_MAX, relieved).await.is_err() {
+        if tokio::time::timeout(UNREAD_MAX, relieved).await.is_err() {
             return Err(HearError::Unread);
         }
-        link.with(|state| state.session.handle(message, clock::now()))?;
+        link.with(|state| {
+            if let ControlMessage::Addresses(addresses) = &message
+                && state.is_adopted(wire)
+            {
+                state.told_addresses.clone_from(addresses);
+            }
+            state.session.handle(message, wire.epoch, clock::now())
+        })?;
     }
-    link.open_slots();
+    link.open_slots(wire);
     Ok(())
 }
 
@@ -110,29 +157,29 @@ enum HearError {
     Session(#[from] qpipe_proto::session::SessionError),
 }
 
+impl State {
+    /// Whether this is the connection to send on.
+    pub(super) fn is_adopted(&self, wire: &Arc<Wire>) -> bool {
+        self.wire.as_ref().is_some_and(|adopted| Arc::ptr_eq(adopted, wire))
+    }
+
+    /// Whether so many answers wait for a peer that reads none that no more is heard from it here.
+    fn is_congested_on(&self, wire: &Arc<Wire>) -> bool {
+        self.session.is_congested() && self.ended.is_none() && self.is_adopted(wire)
+    }
+}
+
 impl Link {
     /// The peer broke the protocol: ends the session.
-    pub(super) fn fail(&self, what: &str) {
+    pub(super) fn fail(self: &Arc<Self>, what: &str) {
         tracing::warn!(peer = %self.peer.host(), what, "the peer broke the protocol: session over");
-        self.lock().ended.get_or_insert_with(|| SessionEnd::Protocol(what.to_owned()));
-        self.conn.close(codes::PROTOCOL, what.as_bytes());
+        self.end_with(SessionEnd::Protocol(what.to_owned()), codes::PROTOCOL);
     }
 
     /// Lets the peer open as many streams as its pipes may need.
-    pub(super) fn open_slots(&self) {
+    pub(super) fn open_slots(&self, wire: &Wire) {
         let mut state = self.lock();
-        state.rtt = self.conn.rtt();
-        // A stream that does not say which pipe it carries makes no room for another.
-        let undrained = state.streams_begun as u64;
-        let slots = state.session.stream_slots(undrained);
-        // quinn keeps an increase of up to an eighth of the whole to itself, to save frames: with
-        // so much more, what it has told is enough.
-        let slots = slots + slots / 7 + 1;
-        if slots > state.slots {
-            state.slots = slots;
-            if let Ok(slots) = VarInt::from_u64(slots) {
-                self.conn.set_max_concurrent_uni_streams(slots);
-            }
-        }
+        state.rtt = wire.conn.rtt();
+        wire.allow_streams(|undrained| state.session.stream_slots(undrained));
     }
 }

@@ -4,20 +4,26 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use qpipe_proto::budget::{Account, Share};
 use qpipe_proto::cause::Cause;
-use qpipe_proto::hello::{self, Enrolled, Limits, SessionId};
+use qpipe_proto::contact::{Contact, Patience};
+use qpipe_proto::hello::{self, Enrolled, Instance, Limits, SessionId};
 use qpipe_proto::limits::{
     CONTROL_MESSAGE_BYTES_MAX, INITIAL_LIMIT_BYTES, OPENS_UNANSWERED_MAX, VERSION,
 };
 use qpipe_proto::wire::{ControlDecoder, ControlMessage, Hello, encode_control};
 use qpipe_proto::{Secret, Session, Side};
 use quinn::{Connection, SendStream, VarInt};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::assembler::{Assembled, Assembler, ReadFailure};
-use super::{Host, Link, State, codes};
+use super::wire::Adoption;
+use super::{Host, Link, State, Wire, codes, keep};
+use crate::clock;
 use crate::identity::PeerIdentity;
+use crate::node::Peer;
 
 /// What this side's Hello says of its program.
 const SOFTWARE: &str = concat!("qpipe ", env!("CARGO_PKG_VERSION"));
@@ -35,13 +41,30 @@ pub(super) struct ControlStreams {
     pub(super) decoder: ControlDecoder,
 }
 
-/// What makes a link out of a connection.
+/// A connection whose handshake is complete.
 pub(crate) struct Greeted {
     pub(crate) conn: Connection,
     pub(crate) peer: PeerIdentity,
     pub(crate) suite: Option<&'static str>,
     /// The address that was dialled, if this side dialled.
     pub(crate) dialled: Option<SocketAddr>,
+}
+
+/// What a new session gets from its node.
+pub(crate) struct Terms {
+    pub(crate) account: Account,
+    pub(crate) host: Weak<dyn Host>,
+    pub(crate) instance: Instance,
+    pub(crate) patience: Patience,
+    /// Whether peers may open pipes here by name.
+    pub(crate) takes_names: bool,
+}
+
+/// The peer's Hello, on a connection that this side accepted.
+pub(crate) struct Heard {
+    pub(crate) greeted: Greeted,
+    pub(crate) hello: Hello,
+    streams: ControlStreams,
 }
 
 /// Why there is no session on a connection.
@@ -53,9 +76,18 @@ pub(crate) enum GreetError {
     /// The connection ended before both had said Hello.
     #[error(transparent)]
     Connection(#[from] quinn::ConnectionError),
-    /// The peer's first message was no Hello, or not in time.
+    /// The peer does not know the session that was to go on.
+    #[error("the peer has forgotten the session")]
+    Gone {
+        /// It was started anew since.
+        is_restarted: bool,
+    },
+    /// The peer's first message was no Hello.
     #[error("the peer did not say Hello")]
     NoHello,
+    /// The peer's Hello did not come in time.
+    #[error("the peer did not say Hello in time")]
+    Silent,
     /// No version in common.
     #[error(transparent)]
     Version(#[from] hello::VersionMismatch),
@@ -68,49 +100,70 @@ pub(crate) struct RefusedHello {
     pub(crate) reason: String,
 }
 
-/// Says Hello on a connection that this side dialled, and waits for the answer.
-pub(crate) async fn say_hello(
-    greeted: Greeted,
-    account: Account,
-    host: Weak<dyn Host>,
-    session_id: SessionId,
-    ticket: Option<Secret>,
-) -> Result<Arc<Link>, GreetError> {
-    let conn = greeted.conn.clone();
-    let (reserve, ours) = reserve(&account).ok_or(GreetError::Busy)?;
-    let (mut send, recv) = conn.open_bi().await?;
-    let hello = Hello {
-        versions: vec![VERSION],
-        session: session_id,
-        limits: ours,
-        ticket,
-        enrolled: None,
-        software: SOFTWARE.to_owned(),
-    };
-    // If the write fails the connection is over, and reading says why.
-    let _ = send.write_all(&encode_control(&ControlMessage::Hello(hello))).await;
-    let mut recv = Assembler::new(recv);
-    let mut decoder = ControlDecoder::default();
-    let theirs = in_time(read_hello(&mut recv, &mut decoder)).await;
-    let theirs = theirs.map_err(|error| closed_or(&conn, error))?;
-    if hello::agree(&theirs).is_err() || theirs.session != session_id {
-        conn.close(codes::VERSION, b"no version of qpipe in common");
-        hello::agree(&theirs)?;
-        return Err(GreetError::NoHello);
-    }
-    let session =
-        Session::new(Side::Dialler, ours, theirs.limits.clamped(), account.clone(), reserve);
-    let streams = ControlStreams { send, recv, decoder };
-    Ok(link(greeted, session, session_id, theirs.enrolled, host, streams, account))
+/// What the dialler of a new session asks for.
+pub(crate) struct FirstHello {
+    pub(crate) session_id: SessionId,
+    pub(crate) epoch: u64,
+    pub(crate) ticket: Option<Secret>,
+    pub(crate) way: Peer,
 }
 
-/// Waits for Hello on a connection that this side accepted, lets `judge` decide, and answers.
-pub(crate) async fn answer_hello(
+/// Memory that is set aside for a session, and what the peer may do for that. A dial that says Hello
+/// more than once offers the same each time: the peer may have heard the first.
+pub(crate) type Reserved = (Share, Limits);
+
+/// Says Hello on a connection that this side dialled for a new session, and waits for the answer.
+pub(crate) async fn say_first_hello(
     greeted: Greeted,
-    account: Account,
-    host: Weak<dyn Host>,
-    judge: impl FnOnce(Option<&Secret>, SocketAddr) -> Result<Option<Enrolled>, RefusedHello>,
+    first: FirstHello,
+    terms: Terms,
+    reserved: &mut Option<Reserved>,
 ) -> Result<Arc<Link>, GreetError> {
+    if reserved.is_none() {
+        *reserved = reserve(&terms.account);
+    }
+    let ours = reserved.as_ref().ok_or(GreetError::Busy)?.1;
+    let FirstHello { session_id, epoch, ticket, way } = first;
+    let instance = terms.instance;
+    let hello = Hello { ticket, ..our_hello(session_id, epoch, instance, false, ours) };
+    let (streams, theirs) = exchange(&greeted.conn, hello).await?;
+    let (reserve, _) = reserved.take().ok_or(GreetError::Busy)?;
+    let limits = theirs.limits.clamped();
+    let account = terms.account.clone();
+    let session = Session::new(Side::Dialler, epoch, ours, limits, account, reserve);
+    let links = Given {
+        greeted,
+        session,
+        instance: theirs.instance,
+        enrolled: theirs.enrolled,
+        way: Some(way),
+        is_stranger: false,
+    };
+    Ok(links.link(session_id, terms, streams))
+}
+
+/// Says Hello on another connection that this side dialled for a session, and adopts it on the
+/// answer.
+pub(crate) async fn say_hello_again(
+    link: &Arc<Link>,
+    conn: Connection,
+    instance: Instance,
+    epoch: u64,
+) -> Result<(), GreetError> {
+    let limits = link.lock().session.limits();
+    let hello = our_hello(link.session_id, epoch, instance, true, limits);
+    let (streams, theirs) = exchange(&conn, hello).await?;
+    if !theirs.resumed {
+        conn.close(codes::GONE, b"");
+        return Err(GreetError::Gone { is_restarted: theirs.instance != link.instance });
+    }
+    let wire = Wire::new(conn, epoch);
+    adopt(link, Adoption { wire, streams, first: Bytes::new(), is_dialled: true }, theirs.limits);
+    Ok(())
+}
+
+/// Waits for Hello on a connection that this side accepted.
+pub(crate) async fn hear_hello(greeted: Greeted) -> Result<Heard, GreetError> {
     let conn = greeted.conn.clone();
     let mut decoder = ControlDecoder::default();
     let hear = async {
@@ -119,81 +172,197 @@ pub(crate) async fn answer_hello(
         let theirs = read_hello(&mut recv, &mut decoder).await?;
         Ok((send, recv, theirs))
     };
-    let (mut send, recv, theirs) = match in_time(hear).await {
+    let (send, recv, hello) = match in_time(hear).await {
         Ok(heard) => heard,
         Err(error) => {
             conn.close(codes::PROTOCOL, b"the first message must be Hello");
             return Err(error);
         }
     };
-    if let Err(mismatch) = hello::agree(&theirs) {
+    if let Err(mismatch) = hello::agree(&hello) {
         conn.close(codes::VERSION, format!("this side speaks qpipe/{VERSION} only").as_bytes());
         return Err(mismatch.into());
     }
-    let enrolled = match judge(theirs.ticket.as_ref(), conn.remote_address()) {
-        Ok(enrolled) => enrolled,
-        Err(refused) => {
-            conn.close(refused.code, refused.reason.as_bytes());
-            return Err(GreetError::Connection(quinn::ConnectionError::LocallyClosed));
-        }
-    };
-    let Some((reserve, ours)) = reserve(&account) else {
-        conn.close(codes::BUSY, b"no memory left for another session");
-        return Err(GreetError::Busy);
-    };
-    let hello = Hello {
-        versions: vec![VERSION],
-        session: theirs.session,
-        limits: ours,
-        ticket: None,
-        enrolled: enrolled.clone(),
-        software: SOFTWARE.to_owned(),
-    };
-    // A peer that gives no credit for the answer is not to hold its place.
-    let answer = encode_control(&ControlMessage::Hello(hello));
-    if in_time(async { Ok(send.write_all(&answer).await) }).await.is_err() {
-        conn.close(codes::PROTOCOL, b"the answer to Hello was not taken");
-        return Err(GreetError::NoHello);
-    }
-    let session =
-        Session::new(Side::Acceptor, ours, theirs.limits.clamped(), account.clone(), reserve);
-    let streams = ControlStreams { send, recv, decoder };
-    Ok(link(greeted, session, theirs.session, enrolled, host, streams, account))
+    Ok(Heard { greeted, hello, streams: ControlStreams { send, recv, decoder } })
 }
 
-fn link(
+impl Heard {
+    /// Refuses the Hello.
+    pub(crate) fn refuse(self, refused: &RefusedHello) {
+        self.greeted.conn.close(refused.code, refused.reason.as_bytes());
+    }
+
+    /// Answers that the session is not known here (any more).
+    pub(crate) async fn answer_gone(mut self, instance: Instance) {
+        let Hello { session, epoch, limits, .. } = self.hello;
+        let hello = our_hello(session, epoch, instance, false, limits);
+        let answer = encode_control(&ControlMessage::Hello(hello));
+        let conn = self.greeted.conn;
+        // Closed here, the connection would lose the answer: the dialler closes it.
+        let answered = async {
+            let _ = self.streams.send.write_all(&answer).await;
+            Ok(conn.closed().await)
+        };
+        if in_time(answered).await.is_err() {
+            conn.close(codes::GONE, b"the session is not known here");
+        }
+    }
+
+    /// Answers, and begins the session.
+    pub(crate) async fn begin(
+        mut self,
+        terms: Terms,
+        enrolled: Option<Enrolled>,
+        is_stranger: bool,
+    ) -> Result<Arc<Link>, GreetError> {
+        let conn = self.greeted.conn.clone();
+        let Some((reserve, ours)) = reserve(&terms.account) else {
+            conn.close(codes::BUSY, b"no memory left for another session");
+            return Err(GreetError::Busy);
+        };
+        let Hello { session, epoch, instance, limits, .. } = self.hello;
+        let hello = our_hello(session, epoch, terms.instance, false, ours);
+        let hello = Hello { enrolled: enrolled.clone(), ..hello };
+        // A peer that gives no credit for the answer is not to hold its place.
+        let answer = encode_control(&ControlMessage::Hello(hello));
+        let send = &mut self.streams.send;
+        if in_time(async { Ok(send.write_all(&answer).await) }).await.is_err() {
+            conn.close(codes::PROTOCOL, b"the answer to Hello was not taken");
+            return Err(GreetError::NoHello);
+        }
+        let account = terms.account.clone();
+        let state = Session::new(Side::Acceptor, epoch, ours, limits.clamped(), account, reserve);
+        let given = Given {
+            greeted: self.greeted,
+            session: state,
+            instance,
+            enrolled,
+            way: None,
+            is_stranger,
+        };
+        Ok(given.link(session, terms, self.streams))
+    }
+
+    /// Answers, and goes on with a session on this connection.
+    pub(crate) fn resume(self, link: &Arc<Link>, instance: Instance) {
+        let Hello { session, epoch, limits: theirs, .. } = self.hello;
+        let limits = link.lock().session.limits();
+        let answer = our_hello(session, epoch, instance, true, limits);
+        let first = encode_control(&ControlMessage::Hello(answer));
+        let wire = Wire::new(self.greeted.conn, epoch);
+        adopt(link, Adoption { wire, streams: self.streams, first, is_dialled: false }, theirs);
+    }
+}
+
+/// From now on the session sends on this connection, unless a newer one was faster.
+fn adopt(link: &Arc<Link>, adoption: Adoption, theirs: Limits) {
+    let wire = adoption.wire.clone();
+    let is_adopted = link.with(|state| {
+        let is_newest = wire.epoch > state.session.epoch() && state.ended.is_none();
+        // This side may have said Hello on a newer one, and then goes nowhere but there.
+        let is_allowed = adoption.is_dialled || wire.epoch > state.contact.highest();
+        if is_newest && is_allowed {
+            let now = clock::now();
+            state.session.connected(wire.epoch, theirs.clamped(), now);
+            state.contact.adopted(wire.epoch, wire.conn.rtt(), now);
+            state.wire = Some(wire.clone());
+            state.owes_addresses = true;
+        }
+        is_newest && is_allowed
+    });
+    if is_adopted {
+        tracing::debug!(peer = %link.peer.host(), epoch = wire.epoch, "session resumed");
+        link.start_wire(adoption);
+    } else {
+        wire.conn.close(codes::SUPERSEDED, b"");
+    }
+}
+
+/// What makes a link.
+struct Given {
     greeted: Greeted,
     session: Session,
-    session_id: SessionId,
+    instance: Instance,
     enrolled: Option<Enrolled>,
-    host: Weak<dyn Host>,
-    streams: ControlStreams,
-    account: Account,
-) -> Arc<Link> {
-    let rtt = greeted.conn.rtt();
-    let link = Arc::new(Link {
-        conn: greeted.conn,
-        peer: greeted.peer,
-        session_id,
-        enrolled,
-        suite: greeted.suite,
-        dialled: greeted.dialled,
-        host,
-        state: Mutex::new(State::new(session, rtt)),
-        control: Notify::new(),
-        opens: Notify::new(),
-        drained: Notify::new(),
-        over: Notify::new(),
-        used: Notify::new(),
-        account,
-    });
-    link.open_slots();
-    link.start(streams);
-    link
+    way: Option<Peer>,
+    is_stranger: bool,
+}
+
+impl Given {
+    fn link(self, session_id: SessionId, terms: Terms, streams: ControlStreams) -> Arc<Link> {
+        let Greeted { conn, peer, suite, dialled } = self.greeted;
+        let side = if dialled.is_some() { Side::Dialler } else { Side::Acceptor };
+        let (epoch, rtt) = (self.session.epoch(), conn.rtt());
+        let contact = Contact::new(side, terms.patience, epoch, rtt, clock::now());
+        let wire = Wire::new(conn, epoch);
+        let link = Arc::new(Link {
+            peer,
+            session_id,
+            instance: self.instance,
+            enrolled: self.enrolled,
+            suite,
+            dialled,
+            way: self.way,
+            is_stranger: self.is_stranger,
+            patience: terms.patience,
+            // The peer may know no way to a side that dialled: that one keeps the session going.
+            is_awaited: terms.takes_names && dialled.is_some(),
+            host: terms.host,
+            state: Mutex::new(State::new(self.session, contact, Some(wire.clone()))),
+            runtime: Handle::current(),
+            control: Notify::new(),
+            keep: Notify::new(),
+            opens: Notify::new(),
+            over: Notify::new(),
+            used: Notify::new(),
+            account: terms.account,
+        });
+        link.start_wire(Adoption { wire, streams, first: Bytes::new(), is_dialled: true });
+        link.runtime.spawn(keep::keep(link.clone()));
+        link
+    }
+}
+
+fn our_hello(
+    session: SessionId,
+    epoch: u64,
+    instance: Instance,
+    resumed: bool,
+    limits: Limits,
+) -> Hello {
+    Hello {
+        versions: vec![VERSION],
+        session,
+        epoch,
+        instance,
+        resumed,
+        limits,
+        ticket: None,
+        enrolled: None,
+        software: SOFTWARE.to_owned(),
+    }
+}
+
+/// Says Hello on a connection that this side dialled, and waits for the answer.
+async fn exchange(conn: &Connection, hello: Hello) -> Result<(ControlStreams, Hello), GreetError> {
+    let session = hello.session;
+    let (mut send, recv) = conn.open_bi().await?;
+    // If the write fails the connection is over, and reading says why.
+    let _ = send.write_all(&encode_control(&ControlMessage::Hello(hello))).await;
+    let mut recv = Assembler::new(recv);
+    let mut decoder = ControlDecoder::default();
+    let theirs = in_time(read_hello(&mut recv, &mut decoder)).await;
+    let theirs = theirs.map_err(|error| closed_or(conn, error))?;
+    if hello::agree(&theirs).is_err() || theirs.session != session {
+        conn.close(codes::VERSION, b"no version of qpipe in common");
+        hello::agree(&theirs)?;
+        return Err(GreetError::NoHello);
+    }
+    Ok((ControlStreams { send, recv, decoder }, theirs))
 }
 
 /// Memory for what the peer may send before its opens are answered: less of it when little is free.
-fn reserve(account: &Account) -> Option<(Share, Limits)> {
+fn reserve(account: &Account) -> Option<Reserved> {
     let mut opens = OPENS_UNANSWERED_MAX;
     while opens >= OPENS_MIN {
         if let Some(share) = account.reserve_if_ample(opens * INITIAL_LIMIT_BYTES) {
@@ -227,7 +396,7 @@ async fn read_hello(
 
 /// What `hear` gives, if it does before the deadline for Hello.
 async fn in_time<T>(hear: impl Future<Output = Result<T, GreetError>>) -> Result<T, GreetError> {
-    tokio::time::timeout(HELLO_DEADLINE, hear).await.unwrap_or(Err(GreetError::NoHello))
+    tokio::time::timeout(HELLO_DEADLINE, hear).await.unwrap_or(Err(GreetError::Silent))
 }
 
 /// The connection's own word on why it ended, if it has, is better than "no Hello".
@@ -244,7 +413,7 @@ pub(crate) fn cause_of(code: VarInt) -> Cause {
         codes::BUSY => Cause::Busy,
         codes::NOT_ALLOWED => Cause::NotAllowed,
         codes::TICKET => Cause::Ticket,
-        codes::DONE => Cause::Stopping,
+        codes::DONE | codes::GONE => Cause::Stopping,
         _ => Cause::Protocol,
     }
 }

@@ -1,34 +1,46 @@
 //! What a link's lock protects: the session, and the bytes of its local ends.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use qpipe_proto::cause::Cause;
-use qpipe_proto::fact::{End, Open, OpenTarget, Opener};
-use qpipe_proto::limits::CHUNK_BYTES_MAX;
-use qpipe_proto::session::{Event, OpenError, StreamVerdict};
-use qpipe_proto::{PipeId, Session, WriteOutcome};
-use xxhash_rust::xxh3::Xxh3;
+use qpipe_proto::contact::Contact;
+use qpipe_proto::fact::{Open, OpenTarget, Opener};
+use qpipe_proto::session::{Event, OpenError};
+use qpipe_proto::{PipeId, Session};
 
-use crate::queue::ByteQueue;
+use super::incoming::ReaderSide;
+use super::outgoing::WriterSide;
+use super::wire::Wire;
 use crate::session::SessionEnd;
 
 /// Everything behind a link's lock.
 pub(crate) struct State {
     pub(crate) session: Session,
+    pub(crate) contact: Contact,
+    /// The connection that is adopted, while it lives.
+    pub(crate) wire: Option<Arc<Wire>>,
+    /// All that are read, the adopted one as well.
+    pub(super) wires: Vec<Arc<Wire>>,
+    /// Where the peer says that it can be reached.
+    pub(crate) told_addresses: Vec<SocketAddr>,
+    /// Whether the peer is to be told this side's addresses.
+    pub(crate) owes_addresses: bool,
     pub(crate) writers: HashMap<PipeId, WriterSide>,
     pub(crate) readers: HashMap<PipeId, ReaderSide>,
-    /// Pipe streams that are being read.
-    pub(crate) streams_in: usize,
-    /// Those of them that said which pipe they carry.
-    pub(crate) streams_begun: usize,
-    /// Pipe streams that the peer may have open, as quinn was told.
-    pub(crate) slots: u64,
     /// The connection's round trip, as of a moment ago.
     pub(crate) rtt: Duration,
+    /// Where the peer was when there last was a connection.
+    pub(crate) last_remote: Option<SocketAddr>,
+    /// Opens that wait to be allowed.
+    pub(crate) waiting_opens: usize,
+    /// How the session ends: its connections are being closed.
     pub(crate) ended: Option<SessionEnd>,
+    /// It has ended: all that arrived was read.
+    pub(crate) is_finished: bool,
     /// What the control stream's writer does.
     pub(crate) control: ControlWriter,
 }
@@ -42,51 +54,9 @@ pub(crate) enum ControlWriter {
     Awake,
 }
 
-/// A write end's bytes.
-#[derive(Default)]
-pub(crate) struct WriterSide {
-    /// Written by the program, not yet given to quinn.
-    queue: ByteQueue,
-    /// Of all that was written.
-    hash: Xxh3,
-    /// Who waits for the pipe to change.
-    waiting: Wakers,
-    /// The task that carries the bytes, where it waits for some.
-    carrier: Option<Waker>,
-    has_carrier: bool,
-    is_released: bool,
-}
-
-/// A read end's bytes.
-#[derive(Default)]
-pub(crate) struct ReaderSide {
-    /// Received in order, not yet handed to the program.
-    pub(crate) queue: ByteQueue,
-    /// Of all that was received.
-    hash: Xxh3,
-    /// Bytes received, without a gap.
-    received: u64,
-    /// Who waits for the pipe to change.
-    pub(crate) waiting: Wakers,
-    /// The task that reads the stream, where it waits.
-    carrier: Option<Waker>,
-    /// Whether a program has the end, or an open of it is being judged.
-    is_held: bool,
-}
-
 /// The few tasks that wait for one pipe.
 #[derive(Default)]
-pub(crate) struct Wakers(Vec<Waker>);
-
-/// What the task that carries a write end's bytes does next.
-pub(crate) enum Outgoing {
-    /// Send one chunk, of these pieces.
-    Chunk(Vec<Bytes>),
-    /// Send the trailer.
-    End(End),
-    /// Nothing more is wanted.
-    Over,
-}
+pub(crate) struct Wakers(pub(super) Vec<Waker>);
 
 /// What is to be done after the lock is released.
 #[derive(Default)]
@@ -94,6 +64,8 @@ pub(crate) struct Effects {
     pub(crate) has_message: bool,
     pub(crate) opens_allowed: bool,
     pub(crate) finished: bool,
+    /// Write ends whose bytes need a task to carry them.
+    pub(crate) carriers: Vec<PipeId>,
     pub(crate) wakers: Vec<Waker>,
     pub(crate) incoming: Vec<Vec<(PipeId, Open)>>,
 }
@@ -106,24 +78,35 @@ impl Wakers {
         }
     }
 
-    fn wake(&mut self) {
+    pub(super) fn wake(&mut self) {
         self.0.drain(..).for_each(Waker::wake);
     }
 }
 
 impl State {
-    pub(crate) fn new(session: Session, rtt: Duration) -> State {
+    pub(crate) fn new(session: Session, contact: Contact, wire: Option<Arc<Wire>>) -> State {
+        let rtt = wire.as_ref().map_or(Duration::ZERO, |wire| wire.conn.rtt());
         State {
             session,
+            contact,
+            wire,
+            wires: Vec::new(),
+            told_addresses: Vec::new(),
+            owes_addresses: true,
             writers: HashMap::new(),
             readers: HashMap::new(),
-            streams_in: 0,
-            streams_begun: 0,
-            slots: 0,
             rtt,
+            last_remote: None,
+            waiting_opens: 0,
             ended: None,
+            is_finished: false,
             control: ControlWriter::Awake,
         }
+    }
+
+    /// How the session ended, once nothing more can come of it.
+    pub(crate) fn final_end(&self) -> Option<SessionEnd> {
+        self.ended.clone().filter(|_| self.is_finished)
     }
 
     /// Opens a group of pipes, with the local sides of its ends.
@@ -150,169 +133,6 @@ impl State {
         }
     }
 
-    /// Makes the side of a pipe whose stream came before anybody was asked about its open. It goes
-    /// when the pipe is over, unless it was offered to somebody by then.
-    pub(crate) fn expect_side(&mut self, id: PipeId) {
-        self.readers.entry(id).or_default();
-    }
-
-    /// Takes `room` bytes from the program: no more than the session just said there is room for.
-    pub(crate) fn write(
-        &mut self,
-        id: PipeId,
-        room: usize,
-        now: Instant,
-        put: impl FnOnce(&mut ByteQueue, &mut Xxh3, usize),
-    ) {
-        if let Some(side) = self.writers.get_mut(&id) {
-            put(&mut side.queue, &mut side.hash, room);
-            self.session.wrote(id, room as u64, now);
-        }
-    }
-
-    /// Whether a task that carries the bytes is to be started now.
-    pub(crate) fn starts_carrier(&mut self, id: PipeId) -> bool {
-        self.writers.get_mut(&id).is_some_and(|side| {
-            let starts = !side.has_carrier && !side.queue.is_empty();
-            side.has_carrier |= starts;
-            starts
-        })
-    }
-
-    /// Wakes the task that carries a write end's bytes.
-    pub(crate) fn take_carrier(&mut self, id: PipeId) -> Option<Waker> {
-        self.writers.get_mut(&id)?.carrier.take()
-    }
-
-    /// The XXH3-64 of all that was written.
-    pub(crate) fn checksum_written(&self, id: PipeId) -> u64 {
-        self.writers.get(&id).map_or(0, |side| side.hash.digest())
-    }
-
-    /// Whether nothing more of a pipe is to be sent; if not, `cx` is woken at its next change.
-    pub(crate) fn is_over_for_carrier(&mut self, id: PipeId, cx: &Context<'_>) -> bool {
-        let is_over = self.is_unwritable(id);
-        if let Some(side) = self.writers.get_mut(&id)
-            && !is_over
-        {
-            side.waiting.register(cx);
-            return false;
-        }
-        true
-    }
-
-    /// Whether a write end's pipe ended otherwise than by the reader having everything. One that was
-    /// let go of and is settled has no outcome any more: it is over as well.
-    fn is_unwritable(&self, id: PipeId) -> bool {
-        let outcome = self.session.write_outcome(id);
-        self.session.facts(id).is_none()
-            || outcome.is_some_and(|o| !matches!(o, WriteOutcome::Complete { .. }))
-    }
-
-    /// What to send next; `None` when there is nothing yet, and `cx` is woken when there is.
-    pub(crate) fn next_outgoing(&mut self, id: PipeId, cx: &Context<'_>) -> Option<Outgoing> {
-        let is_over = self.is_unwritable(id);
-        let Some(side) = self.writers.get_mut(&id).filter(|_| !is_over) else {
-            return Some(Outgoing::Over);
-        };
-        let mut pieces = Vec::new();
-        let mut room = CHUNK_BYTES_MAX as usize;
-        while room > 0
-            && let Some(piece) = side.queue.pop(room)
-        {
-            room -= piece.len();
-            pieces.push(piece);
-        }
-        if !pieces.is_empty() {
-            return Some(Outgoing::Chunk(pieces));
-        }
-        if let Some(end) = self.session.facts(id).and_then(|facts| facts.end) {
-            return Some(Outgoing::End(end));
-        }
-        side.carrier = Some(cx.waker().clone());
-        None
-    }
-
-    /// The task that carried a write end's bytes has ended.
-    pub(crate) fn carried(&mut self, id: PipeId) {
-        if let Some(side) = self.writers.get_mut(&id) {
-            side.has_carrier = false;
-            side.queue.clear();
-            self.forget_writer(id);
-        }
-    }
-
-    /// The program let go of a write end.
-    pub(crate) fn release_writer(&mut self, id: PipeId) {
-        self.session.release(id);
-        if let Some(side) = self.writers.get_mut(&id) {
-            side.waiting.wake();
-            side.is_released = true;
-            self.forget_writer(id);
-        }
-    }
-
-    /// Forgets a write end that nobody uses and whose pipe is over: until then somebody may look at
-    /// it, and waits for that.
-    fn forget_writer(&mut self, id: PipeId) {
-        let is_over = self.session.facts(id).is_none_or(|facts| facts.is_terminal());
-        if let Some(side) = self.writers.get_mut(&id)
-            && is_over
-            && side.is_released
-            && !side.has_carrier
-        {
-            side.waiting.wake();
-            self.writers.remove(&id);
-        }
-    }
-
-    /// The program let go of a read end.
-    pub(crate) fn release_reader(&mut self, id: PipeId) {
-        self.session.release(id);
-        if let Some(mut side) = self.readers.remove(&id) {
-            side.waiting.wake();
-            side.carrier.into_iter().for_each(Waker::wake);
-        }
-    }
-
-    /// Takes in content of a pipe, in order.
-    pub(crate) fn deliver(&mut self, id: PipeId, pieces: Vec<Bytes>) -> StreamVerdict {
-        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let received = self.readers.get(&id).map_or(0, |side| side.received) + bytes;
-        let verdict = self.session.received(id, received);
-        let Some(side) = self.readers.get_mut(&id) else { return StreamVerdict::Broken };
-        if verdict == StreamVerdict::Read {
-            side.received = received;
-            for piece in pieces {
-                side.hash.update(&piece);
-                side.queue.push(piece);
-            }
-        }
-        verdict
-    }
-
-    /// How many bytes of a pipe's stream may be out of order: chunks of one byte with headers of
-    /// one byte, up to Limit, and header and trailer.
-    pub(crate) fn unplaced_max(&self, id: PipeId) -> u64 {
-        let received = self.readers.get(&id).map_or(0, |side| side.received);
-        2 * self.session.read_window(id, received) + qpipe_proto::limits::STREAM_OVERHEAD_BYTES
-    }
-
-    /// Whether the stream of this pipe need not be read on; if not, `cx` is woken at a change.
-    pub(crate) fn is_unwanted(&mut self, id: PipeId, cx: &Context<'_>) -> bool {
-        let is_over = self.session.facts(id).is_none_or(|facts| facts.is_terminal());
-        // A pipe that is complete ends with its stream's trailer, which is on its way. Once its
-        // reader is let go, nobody waits for that.
-        let is_complete = self.session.read_outcome(id) == Some(qpipe_proto::ReadOutcome::Eof);
-        match self.readers.get_mut(&id) {
-            Some(side) if !is_over || is_complete => {
-                side.carrier = Some(cx.waker().clone());
-                false
-            }
-            _ => true,
-        }
-    }
-
     /// Ends every unfinished pipe of this side for `cause`.
     pub(crate) fn abort_all(&mut self, cause: Cause) {
         let writers: Vec<PipeId> = self.writers.keys().copied().collect();
@@ -326,7 +146,7 @@ impl State {
         let mut effects = Effects::default();
         while let Some(event) = self.session.poll_event() {
             match event {
-                Event::Changed(id) => self.changed(id, &mut effects.wakers),
+                Event::Changed(id) => self.changed(id, &mut effects),
                 Event::Contradiction(id, contradiction) => {
                     tracing::warn!(pipe = %id, %contradiction, "the peer broke the protocol");
                 }
@@ -347,15 +167,24 @@ impl State {
             (ControlWriter::Asleep(until), Some(at)) => until.is_none_or(|until| at < until),
             _ => false,
         };
-        effects.has_message = self.session.has_message() || is_overslept;
+        effects.has_message = self.has_message() || is_overslept;
         effects
     }
 
-    fn changed(&mut self, id: PipeId, wakers: &mut Vec<Waker>) {
+    /// Whether there is something to say to the peer, and a connection to say it on.
+    pub(crate) fn has_message(&self) -> bool {
+        self.session.has_message() || self.owes_addresses && self.session.is_connected()
+    }
+
+    fn changed(&mut self, id: PipeId, effects: &mut Effects) {
+        let Effects { carriers, wakers, .. } = effects;
         if let Some(side) = self.writers.get_mut(&id) {
             wakers.append(&mut side.waiting.0);
             wakers.extend(side.carrier.take());
-            self.forget_writer(id);
+            self.look_at_writer(id);
+            if self.starts_carrier(id) {
+                carriers.push(id);
+            }
         }
         if let Some(side) = self.readers.get_mut(&id) {
             if self.session.wants_checksum(id) {
@@ -370,20 +199,6 @@ impl State {
                 }
             }
         }
-    }
-}
-
-impl ReaderSide {
-    /// XXH3-64 of all that was received.
-    pub(crate) fn checksum(&self) -> u64 {
-        self.hash.digest()
-    }
-}
-
-impl WriterSide {
-    /// Wakes the task behind `cx` at the pipe's next change.
-    pub(crate) fn wait(&mut self, cx: &Context<'_>) {
-        self.waiting.register(cx);
     }
 }
 

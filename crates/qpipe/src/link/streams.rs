@@ -2,94 +2,101 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use qpipe_proto::PipeId;
-use qpipe_proto::cause::Cause;
-use qpipe_proto::fact::{Contradiction, End};
+use qpipe_proto::fact::{Attempt, Contradiction, End};
 use qpipe_proto::limits::{START_WINDOW_BYTES, STREAM_OVERHEAD_BYTES};
-use qpipe_proto::session::StreamVerdict;
+use qpipe_proto::session::{StreamStart, StreamVerdict};
 use qpipe_proto::wire::{
     Frame, FrameReader, StreamHeader, encode_chunk_header, encode_header, encode_trailer,
 };
 use quinn::{RecvStream, SendStream, WriteError};
 
 use super::assembler::{Assembled, Assembler, ReadFailure};
-use super::state::Outgoing;
-use super::{Link, codes};
+use super::outgoing::Outgoing;
+use super::{Link, Wire, codes};
 use crate::clock;
 
 /// Accepts pipe streams until the connection is over.
-pub(super) async fn accept(link: Arc<Link>) {
-    while let Ok(stream) = link.conn.accept_uni().await {
-        link.lock().streams_in += 1;
-        let link = link.clone();
+pub(super) async fn accept(link: Arc<Link>, wire: Arc<Wire>) {
+    while let Ok(stream) = wire.conn.accept_uni().await {
+        wire.stream_came();
+        let (link, wire) = (link.clone(), wire.clone());
         tokio::spawn(async move {
-            let has_begun = Incoming::new(link.clone(), stream).carry().await;
-            {
-                let mut state = link.lock();
-                state.streams_in -= 1;
-                state.streams_begun -= usize::from(has_begun);
-            }
-            link.drained.notify_one();
+            let has_begun = Incoming::new(link, wire.clone(), stream).carry().await;
+            wire.stream_read(has_begun);
         });
     }
 }
 
-/// Carries a write end's bytes to the peer: started with its first byte, ends with its trailer, or
-/// when nobody wants them any more.
+/// Carries a write end's bytes to the peer, on one stream after the other: the first begins with the
+/// pipe's first byte, another one when the reader's node asks for it. Ends when there is nothing to
+/// carry now.
 pub(crate) async fn carry_out(link: Arc<Link>, id: PipeId) {
-    let opened = tokio::select! {
-        biased;
-        () = unwanted(&link, id) => None,
-        opened = link.conn.open_uni() => opened.ok(),
-    };
-    if let Some(stream) = opened {
-        carry_on(&link, id, stream).await;
+    while let Some((wire, start)) = link.with(|state| state.next_stream(id)) {
+        let opened = tokio::select! {
+            biased;
+            () = unwanted(&link, id, start.attempt) => None,
+            opened = wire.conn.open_uni() => opened.ok(),
+        };
+        if let Some(stream) = opened {
+            carry_on(&link, id, start, stream).await;
+        }
     }
-    link.with(|state| state.carried(id));
 }
 
-async fn carry_on(link: &Arc<Link>, id: PipeId, mut stream: SendStream) {
+async fn carry_on(link: &Arc<Link>, id: PipeId, start: StreamStart, mut stream: SendStream) {
+    let attempt = start.attempt;
     let stopped = stream.stopped();
     let sent = tokio::select! {
         biased;
-        sent = send(link, id, &mut stream) => sent,
+        sent = send(link, id, start, &mut stream) => sent,
         // An idle writer's stream may be stopped as well.
         Ok(Some(code)) = stopped => Err(WriteError::Stopped(code)),
-        () = unwanted(link, id) => Err(WriteError::Stopped(codes::STOP_BROKEN)),
+        () = unwanted(link, id, attempt) => Err(WriteError::Stopped(codes::STOP_BROKEN)),
     };
     match sent {
         Ok(()) => {}
         Err(WriteError::Stopped(codes::STOP_BROKEN)) => {
             let _ = stream.reset(codes::STOP_BROKEN);
             // Closed follows on the control stream and says why.
-            unwanted(link, id).await;
+            unwanted(link, id, attempt).await;
         }
-        Err(WriteError::Stopped(_)) => {
-            link.with(|state| state.session.stream_stopped(id, Cause::Cut));
+        // The reader's node does not know whose stream it was.
+        Err(WriteError::Stopped(codes::STOP_UNREAD)) => {
             let _ = stream.reset(codes::STOP_CUT);
+            link.with(|state| state.session.stream_lost(id, attempt));
         }
-        // The session ends with its connection.
-        Err(_) => {}
+        // The reader's node asks for another stream when it wants one.
+        Err(WriteError::Stopped(_)) => drop(stream.reset(codes::STOP_CUT)),
+        // So it does on the next connection.
+        Err(WriteError::ConnectionLost(_)) => {}
+        Err(_) => link.with(|state| state.session.stream_lost(id, attempt)),
     }
 }
 
-/// Waits until nothing more of a pipe is wanted.
-async fn unwanted(link: &Arc<Link>, id: PipeId) {
-    poll_fn(|cx| match link.lock().is_over_for_carrier(id, cx) {
+/// Waits until nothing more of a pipe is wanted on this stream.
+async fn unwanted(link: &Arc<Link>, id: PipeId, attempt: Attempt) {
+    poll_fn(|cx| match link.lock().is_over_for_carrier(id, attempt, cx) {
         true => Poll::Ready(()),
         false => Poll::Pending,
     })
     .await
 }
 
-async fn send(link: &Arc<Link>, id: PipeId, stream: &mut SendStream) -> Result<(), WriteError> {
-    let open = link.lock().session.own_open(id);
-    let mut pieces = vec![encode_header(&StreamHeader { id, offset: 0, open })];
+async fn send(
+    link: &Arc<Link>,
+    id: PipeId,
+    start: StreamStart,
+    stream: &mut SendStream,
+) -> Result<(), WriteError> {
+    let StreamStart { attempt, offset, open } = start;
+    let mut pieces =
+        vec![encode_header(&StreamHeader { id, attempt: attempt.number, offset, open })];
     loop {
-        match next_outgoing(link, id).await {
+        match next_outgoing(link, id, attempt).await {
             Outgoing::Chunk(chunk) => {
                 let length = chunk.iter().map(|piece| piece.len() as u64).sum();
                 pieces.push(encode_chunk_header(length));
@@ -112,8 +119,8 @@ async fn send(link: &Arc<Link>, id: PipeId, stream: &mut SendStream) -> Result<(
     }
 }
 
-async fn next_outgoing(link: &Arc<Link>, id: PipeId) -> Outgoing {
-    poll_fn(|cx| match link.lock().next_outgoing(id, cx) {
+async fn next_outgoing(link: &Arc<Link>, id: PipeId, attempt: Attempt) -> Outgoing {
+    poll_fn(|cx| match link.lock().next_outgoing(id, attempt, cx) {
         Some(outgoing) => Poll::Ready(outgoing),
         None => Poll::Pending,
     })
@@ -123,9 +130,21 @@ async fn next_outgoing(link: &Arc<Link>, id: PipeId) -> Outgoing {
 /// A pipe stream from the peer.
 struct Incoming {
     link: Arc<Link>,
+    wire: Arc<Wire>,
     stream: Assembler,
     frames: FrameReader,
-    id: Option<PipeId>,
+    pipe: Option<Carried>,
+    /// Its header was read, and the stream is not wanted.
+    is_refused: bool,
+}
+
+/// What a stream carries.
+#[derive(Clone, Copy)]
+struct Carried {
+    id: PipeId,
+    attempt: Attempt,
+    /// Of the next byte, in the pipe.
+    position: u64,
 }
 
 /// Why a stream is read no further.
@@ -137,9 +156,16 @@ enum Stop {
 }
 
 impl Incoming {
-    fn new(link: Arc<Link>, stream: RecvStream) -> Incoming {
+    fn new(link: Arc<Link>, wire: Arc<Wire>, stream: RecvStream) -> Incoming {
         let stream = Assembler::new(stream);
-        Incoming { link, stream, frames: FrameReader::default(), id: None }
+        Incoming {
+            link,
+            wire,
+            stream,
+            frames: FrameReader::default(),
+            pipe: None,
+            is_refused: false,
+        }
     }
 
     /// Reads the stream as long as it is wanted; returns whether it said which pipe it carries.
@@ -152,14 +178,18 @@ impl Incoming {
         match stop {
             Stop::Done => {}
             Stop::Unwanted(StreamVerdict::Broken) => self.stream.stop(codes::STOP_BROKEN),
+            // The peer alone knows whose it was.
+            Stop::Unwanted(_) if self.pipe.is_none() && !self.is_refused => {
+                self.stream.stop(codes::STOP_UNREAD);
+            }
             Stop::Unwanted(_) => self.stream.stop(codes::STOP_CUT),
         }
-        self.id.is_some()
+        self.pipe.is_some()
     }
 
     async fn step(&mut self) -> Result<(), Stop> {
         match self.read().await {
-            None => Err(Stop::Unwanted(StreamVerdict::Broken)),
+            None => Err(Stop::Unwanted(self.why_unwanted())),
             Some(Ok(Assembled::Bytes(pieces))) => self.take(pieces),
             Some(Ok(Assembled::Fin)) => Err(self.ended()),
             Some(Err(ReadFailure::Overrun)) => {
@@ -171,10 +201,21 @@ impl Incoming {
         }
     }
 
+    /// Nobody wants the pipe any more, or only not this stream.
+    fn why_unwanted(&self) -> StreamVerdict {
+        match self.pipe {
+            Some(pipe) if self.link.lock().session.is_stale(pipe.id, pipe.attempt) => {
+                StreamVerdict::Cut
+            }
+            _ => StreamVerdict::Broken,
+        }
+    }
+
     /// The next bytes; `None` once nobody wants them.
     async fn read(&mut self) -> Option<Result<Assembled, ReadFailure>> {
-        let held_max = match self.id {
-            Some(id) => self.link.lock().unplaced_max(id),
+        let (link, pipe) = (&self.link, self.pipe);
+        let held_max = || match pipe {
+            Some(pipe) => link.lock().unplaced_max(pipe.id, pipe.position),
             // No Limit is above this before the first byte is here.
             None => STREAM_OVERHEAD_BYTES + 2 * START_WINDOW_BYTES,
         };
@@ -182,8 +223,10 @@ impl Incoming {
             if let Poll::Ready(read) = self.stream.poll_read(cx, held_max) {
                 return Poll::Ready(Some(read));
             }
-            match self.id {
-                Some(id) if self.link.lock().is_unwanted(id, cx) => Poll::Ready(None),
+            match pipe {
+                Some(pipe) if link.lock().is_unwanted(pipe.id, pipe.attempt, cx) => {
+                    Poll::Ready(None)
+                }
                 _ => Poll::Pending,
             }
         })
@@ -213,20 +256,27 @@ impl Incoming {
     }
 
     fn begin(&mut self, header: &StreamHeader) -> Result<(), Stop> {
+        let mut older = None;
         let verdict = self.link.with(|state| {
-            let verdict = state.session.stream_opened(header, clock::now());
+            let verdict = state.session.stream_opened(header, self.wire.epoch, clock::now());
             if verdict == Ok(StreamVerdict::Read) {
                 state.expect_side(header.id);
-                state.streams_begun += 1;
+                older = state.stream_began(header.id);
             }
             verdict
         });
+        older.into_iter().for_each(Waker::wake);
         match verdict {
             Ok(StreamVerdict::Read) => {
-                self.id = Some(header.id);
+                self.wire.stream_begun();
+                let attempt = Attempt { epoch: self.wire.epoch, number: header.attempt };
+                self.pipe = Some(Carried { id: header.id, attempt, position: header.offset });
                 Ok(())
             }
-            Ok(verdict) => Err(Stop::Unwanted(verdict)),
+            Ok(verdict) => {
+                self.is_refused = true;
+                Err(Stop::Unwanted(verdict))
+            }
             Err(error) => {
                 self.link.fail(&error.to_string());
                 Err(Stop::Done)
@@ -235,14 +285,16 @@ impl Incoming {
     }
 
     fn hand_on(&mut self, content: Vec<Bytes>, trailer: Option<End>) -> Result<(), Stop> {
-        let Some(id) = self.id else { return Ok(()) };
+        let Some(Carried { id, attempt, position }) = self.pipe else { return Ok(()) };
+        let bytes: u64 = content.iter().map(|piece| piece.len() as u64).sum();
+        self.pipe = Some(Carried { id, attempt, position: position + bytes });
         let verdict = self.link.with(|state| {
             let mut verdict = StreamVerdict::Read;
             if !content.is_empty() {
-                verdict = state.deliver(id, content);
+                verdict = state.deliver(id, attempt, position, content);
             }
             if let (StreamVerdict::Read, Some(end)) = (verdict, trailer) {
-                verdict = state.session.trailer(id, end);
+                verdict = state.session.trailer(id, attempt, end);
             }
             verdict
         });
@@ -257,17 +309,17 @@ impl Incoming {
 
     /// The stream is over, for QUIC: without a trailer it was cut.
     fn ended(&mut self) -> Stop {
-        if let Some(id) = self.id
+        if let Some(Carried { id, attempt, .. }) = self.pipe
             && !self.frames.is_done()
         {
-            self.link.with(|state| state.session.stream_cut(id));
+            self.link.with(|state| state.session.stream_cut(id, attempt));
         }
         Stop::Done
     }
 
     fn contradict(&mut self, what: &'static str) {
-        if let Some(id) = self.id {
-            self.link.with(|state| state.session.contradict(id, Contradiction(what)));
+        if let Some(pipe) = self.pipe {
+            self.link.with(|state| state.session.contradict(pipe.id, Contradiction(what)));
         }
     }
 }

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use qpipe_proto::contact::Patience;
 use qpipe_proto::limits::{STREAM_OVERHEAD_BYTES, WINDOW_BYTES_MAX};
 use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 
-/// A connection on which nothing arrives for so long is over.
-///
-/// Until sessions resume on another connection, this also ends its pipes.
-pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);
+use super::pulse::KickFactory;
+use crate::identity::Continuity;
 
-/// Something is sent at least so often, by both sides: a silent peer is a lost one.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// A connection on which nothing arrives for so long is over; its session may live on, and dials
+/// another one long before. Longer than most outages: an old connection is back sooner than a new one.
+/// Not longer, since quinn keeps a connection for this long that began with a forged close.
+const SILENCE_MAX: Duration = Duration::from_secs(180);
 
 /// First guess of the round trip. quinn's 333 ms makes a lost first packet cost a second.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
@@ -21,8 +22,11 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// trailer of the stream.
 const STREAM_WINDOW_BYTES: u32 = (2 * WINDOW_BYTES_MAX + STREAM_OVERHEAD_BYTES) as u32;
 
+/// Probes that wait to be sent or read, in bytes: a few, of the size of a packet. Older ones give way.
+const DATAGRAM_BYTES: usize = 16 * 1024;
+
 /// The transport of both sides. QUIC's windows lie wide above the Limits that pipes feel.
-pub(crate) fn config(is_server: bool) -> Arc<TransportConfig> {
+pub(crate) fn config(is_server: bool, patience: &Patience) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(is_server)))
@@ -34,13 +38,22 @@ pub(crate) fn config(is_server: bool) -> Arc<TransportConfig> {
         // window would let one stalled pipe stop the others.
         .send_window(1 << 40)
         .initial_rtt(INITIAL_RTT)
-        .keep_alive_interval(Some(KEEP_ALIVE))
+        // Two chances to be heard before the peer takes this side for silent.
+        .keep_alive_interval(Some(patience.heartbeat / 3))
         .max_idle_timeout(IdleTimeout::try_from(SILENCE_MAX).ok())
-        .datagram_receive_buffer_size(None);
+        .congestion_controller_factory(Arc::new(KickFactory::default()))
+        .datagram_send_buffer_size(DATAGRAM_BYTES)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BYTES));
     Arc::new(config)
 }
 
-/// The endpoint of both sides.
-pub(crate) fn endpoint_config() -> EndpointConfig {
-    EndpointConfig::default()
+/// The endpoint of both sides. With the same keys as before a restart, a node recognises connections
+/// that it has forgotten, and resets them (RFC 9000, section 10.3).
+pub(crate) fn endpoint_config(continuity: &Continuity) -> EndpointConfig {
+    let mut config = EndpointConfig::new(continuity.reset_key());
+    let cid_key = continuity.cid_key;
+    config.cid_generator(move || {
+        Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(cid_key))
+    });
+    config
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use qpipe_proto::hello::Enrolled;
+use qpipe_proto::hello::{self, Enrolled, Judgement};
 use qpipe_proto::limits::{SESSIONS_MAX, SESSIONS_PER_PEER_MAX};
 use qpipe_proto::{Cause, Secret};
 use quinn::{Endpoint, Incoming};
@@ -11,13 +11,18 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Core;
 use crate::identity::PeerIdentity;
-use crate::link::{Greeted, Link, RefusedHello, answer_hello, codes};
+use crate::link::{Greeted, Heard, Link, RefusedHello, codes, hear_hello};
+use crate::session::SessionEnd;
 
 /// Connections that have not said Hello, or that came with a ticket and have not used it.
 pub(super) const HANDSHAKES_MAX: usize = 256;
 
 /// With fewer free places than this, a peer must prove its address before it costs anything more.
 const RETRY_BELOW: usize = HANDSHAKES_MAX / 2;
+
+/// Connections that quinn keeps beyond those of sessions: handshakes of both directions, closing ones,
+/// and those that a forged first packet made.
+const STRAYS_MAX: usize = 4 * HANDSHAKES_MAX;
 
 /// How long a handshake, and how long the use of a ticket, may take.
 const STRANGER_DEADLINE: Duration = Duration::from_secs(10);
@@ -39,7 +44,13 @@ pub(super) async fn accept(endpoint: Endpoint, core: Weak<Core>) {
     while let Some(incoming) = endpoint.accept().await {
         let Some(core) = core.upgrade() else { return };
         let handshakes = core.handshakes.clone();
-        let is_scarce = handshakes.available_permits() < RETRY_BELOW;
+        // What quinn keeps beyond what is known here never became a connection.
+        let strays = endpoint.open_connections().saturating_sub(2 * core.links().len());
+        let is_scarce = handshakes.available_permits() < RETRY_BELOW || strays > HANDSHAKES_MAX;
+        if strays > STRAYS_MAX {
+            incoming.ignore();
+            continue;
+        }
         if is_scarce && !incoming.remote_address_validated() && incoming.may_retry() {
             // The only error is that it may not, which was asked.
             let _ = incoming.retry();
@@ -62,25 +73,10 @@ async fn receive(core: Arc<Core>, incoming: Incoming, place: OwnedSemaphorePermi
         conn.close(codes::PROTOCOL, b"no certificate");
         return;
     };
-    let mut has_offer = false;
     let greeted = Greeted { conn, peer, suite: None, dialled: None };
-    let judge = |ticket: Option<&Secret>, from| {
-        let judged = core.judge(peer, ticket, from)?;
-        has_offer = judged.is_stranger;
-        Ok(judged.enrolled)
-    };
-    match answer_hello(greeted, core.account(&peer.host()), core.host(), judge).await {
+    match hear_hello(greeted).await {
         Err(error) => tracing::debug!(%from, peer = %peer.host(), %error, "no session"),
-        Ok(link) => {
-            core.links().push(link.clone());
-            if link.lock().ended.is_some() {
-                core.links().retain(|other| !Arc::ptr_eq(other, &link));
-            }
-            tracing::debug!(%from, peer = %peer.host(), session = ?link.session_id, "session");
-            if has_offer {
-                use_ticket_in_time(link).await;
-            }
-        }
+        Ok(heard) => core.answer(heard).await,
     }
     drop(place);
 }
@@ -92,7 +88,8 @@ async fn use_ticket_in_time(link: Arc<Link>) {
         () = link.used.notified() => {}
         _ = link.ended() => {}
         () = tokio::time::sleep(STRANGER_DEADLINE) => {
-            link.conn.close(codes::TICKET, b"the ticket was not used in time");
+            let end = SessionEnd::Lost("the ticket was not used in time".to_owned());
+            link.end_with(end, codes::TICKET);
         }
     }
 }
@@ -104,6 +101,73 @@ struct Judged {
 }
 
 impl Core {
+    /// Answers a Hello, and waits as long as its sender takes the place of a stranger.
+    async fn answer(&self, heard: Heard) {
+        let peer = heard.greeted.peer;
+        let of_peer: Vec<Arc<Link>> =
+            self.links().iter().filter(|link| link.peer == peer).cloned().collect();
+        let (over, alive): (Vec<_>, Vec<_>) =
+            of_peer.into_iter().partition(|link| heard.hello.instance.ends(link.instance));
+        for link in over {
+            link.end_with(SessionEnd::Restarted, codes::GONE);
+        }
+        let known = alive.first().map(|link| link.instance);
+        let link = alive.iter().find(|link| link.session_id == heard.hello.session);
+        let highest = link.map(|link| link.lock().contact.highest());
+        match (hello::judge(&heard.hello, known, highest), link) {
+            (Judgement::Gone, _) => heard.answer_gone(self.instance).await,
+            (Judgement::New, _) => self.begin(heard).await,
+            (Judgement::Resumes, Some(link)) => self.resume(heard, link),
+            (Judgement::Resumes | Judgement::Superseded, _) => {
+                let reason = "a newer connection has taken its place".to_owned();
+                heard.refuse(&RefusedHello { code: codes::SUPERSEDED, reason });
+            }
+            (Judgement::Twin, _) => {
+                tracing::warn!(peer = %peer.host(), "two nodes use this key: one is refused");
+                let reason = "two nodes use this key".to_owned();
+                heard.refuse(&RefusedHello { code: codes::TWIN, reason });
+            }
+        }
+    }
+
+    fn resume(&self, heard: Heard, link: &Arc<Link>) {
+        // The rules may have changed since the session began. They are about those who dial this
+        // node: a peer that it dialled is the one that the user named.
+        if link.is_stranger || link.dialled.is_some() || self.is_known(&link.peer) {
+            return heard.resume(link, self.instance);
+        }
+        heard.refuse(&not_authorized(&link.peer));
+        link.end_with(
+            SessionEnd::Lost("it is no longer authorized here".to_owned()),
+            codes::NOT_ALLOWED,
+        );
+    }
+
+    async fn begin(&self, heard: Heard) {
+        let (peer, from) = (heard.greeted.peer, heard.greeted.conn.remote_address());
+        let judged = match self.judge(peer, heard.hello.ticket.as_ref(), from) {
+            Ok(judged) => judged,
+            Err(refused) => return heard.refuse(&refused),
+        };
+        let begun = heard.begin(self.terms(peer), judged.enrolled, judged.is_stranger).await;
+        let link = match begun {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::debug!(%from, peer = %peer.host(), %error, "no session");
+                return;
+            }
+        };
+        self.keep(&link);
+        tracing::debug!(%from, peer = %peer.host(), session = ?link.session_id, "session");
+        if judged.is_stranger {
+            use_ticket_in_time(link).await;
+        }
+    }
+
+    fn is_known(&self, peer: &PeerIdentity) -> bool {
+        peer.host() == self.identity().host() || self.access.knows(peer)
+    }
+
     fn judge(
         &self,
         peer: PeerIdentity,
@@ -111,18 +175,15 @@ impl Core {
         from: std::net::SocketAddr,
     ) -> Result<Judged, RefusedHello> {
         self.has_place(peer)?;
-        let is_known = peer.host() == self.identity.host() || self.access.knows(&peer);
+        if !self.options.accepts {
+            return Err(refused(Cause::NotAllowed));
+        }
+        let is_known = self.is_known(&peer);
         let Some(secret) = ticket else {
             if is_known {
                 return Ok(Judged { enrolled: None, is_stranger: false });
             }
-            return Err(RefusedHello {
-                code: codes::NOT_ALLOWED,
-                reason: format!(
-                    "key {} is not authorized here: ask for an invitation (qpipe invite)",
-                    peer.host()
-                ),
-            });
+            return Err(not_authorized(&peer));
         };
         if self.has_offer(secret) {
             return Ok(Judged { enrolled: None, is_stranger: !is_known });
@@ -142,6 +203,12 @@ impl Core {
         }
         Err(refused(Cause::Busy))
     }
+}
+
+fn not_authorized(peer: &PeerIdentity) -> RefusedHello {
+    let host = peer.host();
+    let reason = format!("key {host} is not authorized here: ask for an invitation (qpipe invite)");
+    RefusedHello { code: codes::NOT_ALLOWED, reason }
 }
 
 fn refused(cause: Cause) -> RefusedHello {

@@ -3,7 +3,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use qpipe_proto::ticket::{Address, TICKET_ADDRESSES_MAX, sort_by_reach};
+use qpipe_proto::limits::ADDRESSES_MAX;
+use qpipe_proto::ticket::{Address, Host, TICKET_ADDRESSES_MAX, sort_by_reach};
 
 /// Where a node bound to `bound` can be reached: a wildcard address stands for every address of
 /// the host's interfaces of its family. Global addresses first, then private, then loopback; as
@@ -33,6 +34,16 @@ pub fn interface_addresses(bound: &[SocketAddr]) -> io::Result<Vec<Address>> {
     sort_by_reach(&mut addresses);
     addresses.truncate(TICKET_ADDRESSES_MAX);
     Ok(addresses)
+}
+
+/// As [`interface_addresses`], for a peer that dials this node anew.
+pub(super) fn socket_addresses(bound: &[SocketAddr]) -> io::Result<Vec<SocketAddr>> {
+    let addresses = interface_addresses(bound)?;
+    let ips = addresses.iter().filter_map(|address| match address.host() {
+        Host::Ip(ip) => Some(SocketAddr::new(*ip, address.port())),
+        Host::Dns(_) => None,
+    });
+    Ok(ips.take(ADDRESSES_MAX).collect())
 }
 
 fn is_link_local(ip: &IpAddr) -> bool {

@@ -1,40 +1,43 @@
 //! A node: one process's qpipe. Its key, its sockets, its sessions, its offers.
 
 mod accept;
+mod core;
 mod dial;
 mod interfaces;
+mod network;
+mod notice;
 mod offer;
+mod sockets;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use qpipe_proto::budget::Account;
-use qpipe_proto::fact::OpenTarget;
-use qpipe_proto::limits::{MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, SESSIONS_MAX};
-use qpipe_proto::ticket::{End, SecretHash};
-use qpipe_proto::{Budget, Cause, Fingerprint, Secret};
-use quinn::{Endpoint, TokioRuntime};
-use socket2::{Domain, Protocol, Socket, Type};
+use qpipe_proto::contact::Patience;
+use qpipe_proto::hello::Instance;
+use qpipe_proto::limits::{MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN};
+use qpipe_proto::ticket::End;
+use qpipe_proto::{Budget, Fingerprint, Secret};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::access::Access;
-use crate::identity::Identity;
-use crate::link::{Host, Link, codes, transport};
+use crate::identity::{Continuity, Identity};
+use crate::link::Link;
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::session::{IncomingOpen, Session};
-use crate::tls::{self, ExpectedHost, TlsError};
+use crate::tls::TlsError;
 
+use self::core::Core;
+pub(crate) use dial::probe_error;
 pub use dial::{DialError, Peer};
 pub use interfaces::interface_addresses;
+pub use notice::{Notice, NoticeKind};
 pub use offer::Offer;
-use offer::Pending;
 
-/// What quinn's UDP sockets get for buffers, in bytes, as far as the kernel allows.
-const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Peers of an earlier run that are greeted at once.
+const GREETINGS_AT_ONCE: usize = 16;
 
 /// How long a closing endpoint may take to hand its goodbye to the kernel. Nothing depends on its
 /// arrival: both sides have said Bye, or the session was cut. quinn's own wait is three probe
@@ -48,16 +51,28 @@ pub struct NodeOptions {
     pub listen: Vec<SocketAddr>,
     /// Memory for the pipes' windows and buffers together, in bytes; at least 16 MiB.
     pub memory: u64,
-    /// Whether connections are accepted. Otherwise the node only dials.
+    /// Whether new sessions are accepted. Otherwise the node only dials; peers that it has sessions
+    /// with may still dial another connection for them.
     pub accepts: bool,
     /// Whether opens of named pipes are given out by [`Node::next_open`], and not refused.
     pub takes_names: bool,
+    /// How long to wait for peers that are not heard, before doing what.
+    pub patience: Patience,
+    /// What the node kept from its last start; none: its key is used for this one.
+    pub continuity: Option<Continuity>,
 }
 
 impl Default for NodeOptions {
     fn default() -> NodeOptions {
         let memory = MEMORY_BYTES_DEFAULT;
-        NodeOptions { listen: Vec::new(), memory, accepts: true, takes_names: false }
+        NodeOptions {
+            listen: Vec::new(),
+            memory,
+            accepts: true,
+            takes_names: false,
+            patience: Patience::default(),
+            continuity: None,
+        }
     }
 }
 
@@ -72,6 +87,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The system gave no random bytes.
+    #[error("no random bytes: {0}")]
+    Random(#[source] io::Error),
     /// TLS could not be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -99,23 +117,7 @@ pub struct Ends {
 pub struct Node {
     core: Arc<Core>,
     opens: tokio::sync::Mutex<mpsc::UnboundedReceiver<IncomingOpen>>,
-}
-
-/// What a node's tasks share.
-pub(crate) struct Core {
-    identity: Identity,
-    options: NodeOptions,
-    access: Arc<dyn Access>,
-    budget: Budget,
-    endpoints: Vec<Endpoint>,
-    links: Mutex<Vec<Arc<Link>>>,
-    offers: Mutex<HashMap<SecretHash, Pending>>,
-    /// Bounded by what sessions allow: [`qpipe_proto::limits::OPENS_UNANSWERED_MAX`] for each.
-    opens: mpsc::UnboundedSender<IncomingOpen>,
-    handshakes: Arc<Semaphore>,
-    /// Round trips of sessions that are over, at most [`SESSIONS_MAX`], by host.
-    rtts: Mutex<HashMap<Fingerprint, Duration>>,
-    this: Weak<Core>,
+    notices: tokio::sync::Mutex<mpsc::UnboundedReceiver<Notice>>,
 }
 
 impl Node {
@@ -128,19 +130,28 @@ impl Node {
         options: NodeOptions,
         access: Arc<dyn Access>,
     ) -> Result<Node, StartError> {
-        let server = if options.accepts { Some(server_config(&identity)?) } else { None };
+        let server = sockets::server_config(&identity, &options.patience)?;
+        let fresh = || Continuity::fresh().map_err(StartError::Random);
+        let continuity = options.continuity.clone().map_or_else(fresh, Ok)?;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| StartError::Random(io::Error::other(error)))?;
+        let instance = Instance { start: continuity.start(), random: u64::from_ne_bytes(random) };
         let mut endpoints = Vec::new();
-        for (address, must_work) in listen_addresses(&options.listen) {
-            match bind(address).and_then(|socket| endpoint(socket, server.clone())) {
+        for (address, must_work) in sockets::addresses(&options.listen) {
+            match sockets::bind(address)
+                .and_then(|socket| sockets::endpoint(&continuity, socket, server.clone()))
+            {
                 Ok(endpoint) => endpoints.push(endpoint),
                 Err(source) if must_work => return Err(StartError::Bind { address, source }),
                 Err(error) => tracing::debug!(%address, %error, "no such sockets on this host"),
             }
         }
         let (opens, receiver) = mpsc::unbounded_channel();
+        let (notices, heard) = mpsc::unbounded_channel();
         let budget = Budget::new(options.memory.max(MEMORY_BYTES_MIN));
         let core = Arc::new_cyclic(|this| Core {
-            identity,
+            identity: RwLock::new(identity),
             options,
             access,
             budget,
@@ -148,21 +159,23 @@ impl Node {
             links: Mutex::default(),
             offers: Mutex::default(),
             opens,
+            notices,
+            instance,
             handshakes: Arc::new(Semaphore::new(accept::HANDSHAKES_MAX)),
             rtts: Mutex::default(),
             this: this.clone(),
         });
-        if core.options.accepts {
-            for endpoint in &core.endpoints {
-                tokio::spawn(accept::accept(endpoint.clone(), Arc::downgrade(&core)));
-            }
+        for endpoint in &core.endpoints {
+            tokio::spawn(accept::accept(endpoint.clone(), Arc::downgrade(&core)));
         }
-        Ok(Node { core, opens: tokio::sync::Mutex::new(receiver) })
+        tokio::spawn(self::core::watch_network(Arc::downgrade(&core)));
+        let (opens, notices) = (receiver.into(), heard.into());
+        Ok(Node { core, opens, notices })
     }
 
     /// The fingerprint of the host's key.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.core.identity.host()
+        self.core.identity().host()
     }
 
     /// The UDP addresses that the node is bound to.
@@ -203,9 +216,69 @@ impl Node {
         self.opens.lock().await.recv().await
     }
 
+    /// The next thing that the user should know of a session: that its peer is not heard any more,
+    /// or is heard again. `None` once the node is closed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: none is lost.
+    pub async fn next_notice(&self) -> Option<Notice> {
+        self.notices.lock().await.recv().await
+    }
+
+    /// The hosts that this node has sessions with, and where they are: what a later run of it should
+    /// [greet](Node::greet).
+    pub fn peers(&self) -> Vec<(Fingerprint, SocketAddr)> {
+        let links = self.core.links();
+        let peers =
+            links.iter().filter_map(|link| Some((link.peer.host(), link.remote_address()?)));
+        peers.collect()
+    }
+
+    /// Tells peers of an earlier run of this node, which had the same key, that their sessions with
+    /// that run are over. Does not wait; nothing follows from whether that reaches them.
+    pub fn greet(&self, peers: Vec<(Fingerprint, SocketAddr)>) {
+        let core = Arc::downgrade(&self.core);
+        tokio::spawn(async move {
+            for some in peers.chunks(GREETINGS_AT_ONCE) {
+                let Some(core) = core.upgrade() else { return };
+                let greet = |(host, address): &(Fingerprint, SocketAddr)| {
+                    let (core, host, address) = (core.clone(), *host, *address);
+                    async move { dial::greet(&core, host, address).await }
+                };
+                let greetings: tokio::task::JoinSet<()> = some.iter().map(greet).collect();
+                greetings.join_all().await;
+            }
+        });
+    }
+
+    /// Presents `identity` to peers from now on: the same key with a new certificate
+    /// ([`crate::identity::HostIdentity::renew`]), before the old one expires. Connections that stand
+    /// are not affected.
+    ///
+    /// # Errors
+    /// TLS could not be set up with it.
+    pub fn renew(&self, identity: Identity) -> Result<(), TlsError> {
+        let config = sockets::server_config(&identity, &self.core.options.patience)?;
+        for endpoint in &self.core.endpoints {
+            endpoint.set_server_config(Some(config.clone()));
+        }
+        *self.core.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        Ok(())
+    }
+
     /// The node's memory budget.
     pub fn budget(&self) -> &Budget {
         &self.core.budget
+    }
+
+    /// As [`Node::close`], but only such time counts in which a peer is heard: what happened to a
+    /// pipe is told also to a peer whose network is away. Peers that are never heard again are given
+    /// up after [`Patience::give_up`].
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: sessions are left closing.
+    pub async fn close_patiently(&self, within: Duration) -> CloseReport {
+        self.end(within, true).await
     }
 
     /// Ends all sessions gracefully, waiting at most `within` for the pipes that are open to end;
@@ -214,10 +287,14 @@ impl Node {
     /// # Cancel safety
     /// Not cancel safe: sessions are left closing.
     pub async fn close(&self, within: Duration) -> CloseReport {
+        self.end(within, false).await
+    }
+
+    async fn end(&self, within: Duration, is_patient: bool) -> CloseReport {
         let links: Vec<Arc<Link>> = self.core.links().clone();
         let closing: Vec<_> = links
             .into_iter()
-            .map(|link| tokio::spawn(async move { link.close(within).await }))
+            .map(|link| tokio::spawn(async move { link.close(within, is_patient).await }))
             .collect();
         let mut report = CloseReport::default();
         for task in closing {
@@ -228,70 +305,6 @@ impl Node {
             let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
         }
         report
-    }
-}
-
-impl Core {
-    pub(crate) fn links(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn offers(&self) -> MutexGuard<'_, HashMap<SecretHash, Pending>> {
-        self.offers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a peer's host holds of the memory budget: one account for all of its sessions.
-    fn account(&self, host: &Fingerprint) -> Account {
-        let links = self.links();
-        let same = links.iter().find(|link| link.peer.host() == *host);
-        same.map_or_else(|| self.budget.account(), |link| link.account.clone())
-    }
-
-    /// How long a dial of a host may take: longer where its round trip was long (ruling 17).
-    fn dial_deadline(&self, expected: &ExpectedHost) -> Duration {
-        let rtts = self.rtts.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = match expected {
-            ExpectedHost::Is(host) => rtts.get(host).copied(),
-            ExpectedHost::Unknown => None,
-        };
-        dial::DIAL_DEADLINE.max(4 * known.unwrap_or_default())
-    }
-
-    fn host(&self) -> Weak<dyn Host> {
-        self.this.clone()
-    }
-
-    fn shut(&self) {
-        for endpoint in &self.endpoints {
-            endpoint.close(codes::DONE, b"");
-        }
-    }
-}
-
-impl Host for Core {
-    fn incoming(&self, open: IncomingOpen) {
-        match open.target() {
-            OpenTarget::Ticket(secret) => {
-                let hash = secret.hash();
-                self.take_offer(&hash, open);
-            }
-            OpenTarget::Unknown => open.refuse(Cause::Protocol),
-            OpenTarget::Name(_) if !self.options.takes_names => open.refuse(Cause::NotAllowed),
-            OpenTarget::Name(_) => {
-                if let Err(unsent) = self.opens.send(open) {
-                    unsent.0.refuse(Cause::Stopping);
-                }
-            }
-        }
-    }
-
-    fn ended(&self, link: &Arc<Link>) {
-        let mut rtts = self.rtts.lock().unwrap_or_else(PoisonError::into_inner);
-        if rtts.len() < SESSIONS_MAX {
-            rtts.insert(link.peer.host(), link.conn.rtt());
-        }
-        drop(rtts);
-        self.links().retain(|other| !Arc::ptr_eq(other, link));
     }
 }
 
@@ -308,38 +321,4 @@ impl fmt::Debug for Node {
             .field("addresses", &self.local_addresses())
             .finish_non_exhaustive()
     }
-}
-
-/// The addresses to bind, and whether that must succeed.
-fn listen_addresses(listen: &[SocketAddr]) -> Vec<(SocketAddr, bool)> {
-    if listen.is_empty() {
-        let (v4, v6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
-        return vec![(SocketAddr::from((v4, 0)), true), (SocketAddr::from((v6, 0)), false)];
-    }
-    listen.iter().map(|address| (*address, true)).collect()
-}
-
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        // IPv4 has a socket of its own: quinn takes an IPv4 peer on an IPv6 socket for one whose
-        // address changes wholly when only its port does.
-        socket.set_only_v6(true)?;
-    }
-    // Best effort: the kernel caps them at rmem_max and wmem_max.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
-fn endpoint(socket: UdpSocket, server: Option<quinn::ServerConfig>) -> io::Result<Endpoint> {
-    Endpoint::new(transport::endpoint_config(), server, socket, Arc::new(TokioRuntime))
-}
-
-fn server_config(identity: &Identity) -> Result<quinn::ServerConfig, TlsError> {
-    let mut config = quinn::ServerConfig::with_crypto(tls::server_config(identity)?);
-    config.transport_config(transport::config(true));
-    accept::bound_handshakes(&mut config);
-    Ok(config)
 }

@@ -152,10 +152,10 @@ impl PipeWriter {
         chunk: &mut Bytes,
     ) -> Poll<io::Result<()>> {
         let wanted = chunk.len();
-        let taken = self.poll_put(cx, wanted, |queue, hash, room| {
+        let taken = self.poll_put(cx, wanted, |replay, hash, room| {
             let piece = chunk.split_to(room);
             hash.update(&piece);
-            queue.push(piece);
+            replay.push(piece);
         });
         taken.map(|taken| taken.map(drop))
     }
@@ -164,7 +164,7 @@ impl PipeWriter {
         &mut self,
         cx: &mut Context<'_>,
         wanted: usize,
-        put: impl FnOnce(&mut crate::queue::ByteQueue, &mut xxhash_rust::xxh3::Xxh3, usize),
+        put: impl FnOnce(&mut crate::replay::Replay, &mut xxhash_rust::xxh3::Xxh3, usize),
     ) -> Poll<io::Result<usize>> {
         let wanted = wanted.min(CHUNK_BYTES_MAX as usize);
         let mut starts_carrier = false;
@@ -189,7 +189,7 @@ impl PipeWriter {
             waker.wake();
         }
         if starts_carrier {
-            tokio::spawn(carry_out(self.link.clone(), self.id));
+            self.link.spawn(carry_out(self.link.clone(), self.id));
         }
         match taken {
             Ok(taken) => {
@@ -224,9 +224,9 @@ impl AsyncWrite for PipeWriter {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.poll_put(cx, bytes.len(), |queue, hash, room| {
+        self.poll_put(cx, bytes.len(), |replay, hash, room| {
             hash.update(&bytes[..room]);
-            queue.push_slice(&bytes[..room]);
+            replay.push_slice(&bytes[..room]);
         })
     }
 

@@ -239,7 +239,12 @@ fn member(pipe: qpipe_proto::PipeId, first: qpipe_proto::PipeId, size: u32) -> O
 
 fn header_of_group(pipe: qpipe_proto::PipeId) -> bytes::Bytes {
     let open = Some(member(pipe, pipe, 2));
-    qpipe_proto::wire::encode_header(&qpipe_proto::wire::StreamHeader { id: pipe, offset: 0, open })
+    qpipe_proto::wire::encode_header(&qpipe_proto::wire::StreamHeader {
+        id: pipe,
+        attempt: 0,
+        offset: 0,
+        open,
+    })
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A hostile peer: a QUIC connection with a control stream, and no manners.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,10 +10,10 @@ use qpipe::tls::{self, SERVER_NAME};
 use qpipe::{Cause, OpenTarget, Secret};
 use qpipe_proto::PipeId;
 use qpipe_proto::fact::{Answer, Closed, ClosedKind, End, EndKind, Facts, Group, Open, Opener};
-use qpipe_proto::hello::{Limits, SessionId};
+use qpipe_proto::hello::{Instance, Limits, SessionId};
 use qpipe_proto::wire::{
-    ControlDecoder, ControlMessage, FactsMessage, Hello, StreamHeader, encode_chunk_header,
-    encode_control, encode_header, encode_trailer,
+    ControlDecoder, ControlMessage, FactsMessage, Frame, FrameReader, Hello, StreamHeader,
+    encode_chunk_header, encode_control, encode_header, encode_trailer,
 };
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
 
@@ -30,12 +30,28 @@ pub(crate) struct Peer {
     /// What the node said is settled.
     pub(crate) settled: BTreeSet<u64>,
     pub(crate) opens_allowed: u64,
+    /// Where the node says that it can be reached.
+    pub(crate) addresses: Vec<SocketAddr>,
     /// How often the node said Bye.
     pub(crate) byes: usize,
     opened: u64,
     /// What this side's ids are odd by: 0 for the side that dialled, 1 for the other.
     pub(crate) parity: u64,
     _endpoint: Option<Endpoint>,
+}
+
+/// The epoch of the first connection of a session that is dialled.
+pub(crate) const FIRST_EPOCH: u64 = 3;
+
+/// Codes of CONNECTION_CLOSE: of a session that is over, of a connection that a newer one replaced.
+pub(crate) const GONE: u32 = 6;
+pub(crate) const SUPERSEDED: u32 = 7;
+
+/// A pipe stream of the node.
+pub(crate) struct Streamed {
+    pub(crate) header: StreamHeader,
+    pub(crate) content: Vec<u8>,
+    pub(crate) end: Option<End>,
 }
 
 /// How the node closed the connection: code and words.
@@ -52,7 +68,12 @@ impl Peer {
 
     /// Dials the node and opens the control stream, on which nothing is said yet.
     pub(crate) async fn before_hello(rig: &Rig) -> Peer {
-        let (endpoint, conn) = dial(rig, TransportConfig::default()).await;
+        Peer::with_key(rig, &HostIdentity::ephemeral().unwrap()).await
+    }
+
+    /// As [`Peer::before_hello`], with a key that may be used again.
+    pub(crate) async fn with_key(rig: &Rig, key: &HostIdentity) -> Peer {
+        let (endpoint, conn) = dial_as(key, rig, TransportConfig::default()).await;
         let (send, recv) = conn.open_bi().await.unwrap();
         Peer { _endpoint: Some(endpoint), ..Peer::with_streams(conn, send, recv) }
     }
@@ -67,6 +88,7 @@ impl Peer {
             facts: HashMap::new(),
             settled: BTreeSet::new(),
             opens_allowed: 0,
+            addresses: Vec::new(),
             byes: 0,
             opened: 0,
             parity: 0,
@@ -168,6 +190,31 @@ impl Peer {
         stream
     }
 
+    /// The stream that the node asks for: attempt and offset.
+    pub(crate) async fn held(&mut self, id: PipeId) -> (u64, u64) {
+        self.until(|peer| peer.facts.get(&id).is_some_and(|facts| facts.held.is_some())).await;
+        let held = self.facts.get_mut(&id).and_then(|facts| facts.held.take()).unwrap();
+        (held.attempt.number, held.offset)
+    }
+
+    /// The next pipe stream of the node, read to its trailer or its end.
+    pub(crate) async fn next_stream(&self) -> Streamed {
+        let mut stream = self.conn.accept_uni().await.unwrap();
+        let mut frames = FrameReader::default();
+        let (mut header, mut content, mut end) = (None, Vec::new(), None);
+        while let Ok(Some(chunk)) = stream.read_chunk(usize::MAX, true).await {
+            let mut piece = chunk.bytes;
+            while let Some(frame) = frames.next(&mut piece).expect("the node writes well") {
+                match frame {
+                    Frame::Content(length) => content.extend(piece.split_to(length)),
+                    Frame::Header(it) => header = Some(it),
+                    Frame::Trailer(it) => end = Some(it),
+                }
+            }
+        }
+        Streamed { header: header.expect("a header"), content, end }
+    }
+
     /// The session is alive: a pipe of it carries bytes, EOF and its result.
     pub(crate) async fn is_served(&mut self, rig: &Rig) {
         let id = self.next_id();
@@ -180,9 +227,9 @@ impl Peer {
         assert_eq!(self.terminal(id).await, ClosedKind::Complete);
     }
 
-    /// Hangs up.
+    /// Ends the session without a Bye.
     pub(crate) async fn leave(self) {
-        self.conn.close(0u32.into(), b"");
+        self.conn.close(GONE.into(), b"");
         // The goodbye goes out when the connection's own task runs next.
         tokio::task::yield_now().await;
     }
@@ -190,6 +237,7 @@ impl Peer {
     fn note(&mut self, message: &ControlMessage) {
         match message {
             ControlMessage::Hello(hello) => self.opens_allowed = hello.limits.opens_allowed,
+            ControlMessage::Addresses(addresses) => self.addresses.clone_from(addresses),
             ControlMessage::Bye(_) => self.byes += 1,
             ControlMessage::Facts(facts) => {
                 for (id, heard) in &facts.pipes {
@@ -210,8 +258,15 @@ impl Peer {
 
 /// A QUIC connection to the node, with a key of its own and nothing said.
 pub(crate) async fn dial(rig: &Rig, transport: TransportConfig) -> (Endpoint, Connection) {
-    let identity = HostIdentity::ephemeral().unwrap().node();
-    let crypto = tls::client_config(&identity, rig.expected()).unwrap().crypto();
+    dial_as(&HostIdentity::ephemeral().unwrap(), rig, transport).await
+}
+
+async fn dial_as(
+    key: &HostIdentity,
+    rig: &Rig,
+    transport: TransportConfig,
+) -> (Endpoint, Connection) {
+    let crypto = tls::client_config(&key.node(), rig.expected()).unwrap().crypto();
     let mut config = quinn::ClientConfig::new(crypto);
     config.transport_config(Arc::new(transport));
     let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -242,6 +297,9 @@ pub(crate) fn hello(ticket: Option<Secret>) -> Hello {
     Hello {
         versions: vec![1],
         session: SessionId([7; 16]),
+        epoch: FIRST_EPOCH,
+        instance: Instance { start: 1, random: 1 },
+        resumed: false,
         limits: Limits { initial_limit: 16_384, opens_allowed: 256 },
         ticket,
         enrolled: None,
@@ -261,7 +319,13 @@ pub(crate) fn open_of(id: PipeId, opener: Opener, target: OpenTarget) -> Open {
 
 /// The header of a pipe that its writer opens.
 pub(crate) fn header(id: PipeId) -> Bytes {
-    encode_header(&StreamHeader { id, offset: 0, open: Some(open(id, Opener::Writer)) })
+    encode_header(&StreamHeader { id, attempt: 0, offset: 0, open: Some(open(id, Opener::Writer)) })
+}
+
+/// A stream that carries `whole` from the offset `from` on, and ends well.
+pub(crate) fn rest(id: PipeId, attempt: u64, from: usize, whole: &[u8]) -> Vec<u8> {
+    let header = StreamHeader { id, attempt, offset: from as u64, open: None };
+    [&encode_header(&header)[..], &chunk(&whole[from..]), &trailer(whole)].concat()
 }
 
 /// A chunk.

@@ -29,6 +29,8 @@ pub(crate) fn hello(version: u8, session: &[u8], ticket: &[u8]) -> Vec<u8> {
     hello.extend(number(3, 16_384));
     hello.extend(number(4, 256));
     hello.extend(field(5, ticket));
+    hello.extend(number(8, 3));
+    hello.extend(field(10, &number(1, 1)));
     message(&field(1, &hello))
 }
 

@@ -10,7 +10,7 @@ use qpipe::identity::{HostIdentity, PeerIdentity};
 use qpipe::tls::ExpectedHost;
 use qpipe::{
     Access, Address, Cause, Fingerprint, IncomingOpen, Node, NodeOptions, OpenOptions, OpenTarget,
-    Peer, PipeReader, PipeWriter, Session,
+    Patience, Peer, PipeReader, PipeWriter, Session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -59,10 +59,20 @@ impl Rig {
 
     /// A node behind `door`.
     pub(crate) async fn with_door(door: Door) -> Rig {
+        Rig::with(door, Patience::default()).await
+    }
+
+    /// A node that does not wait long for peers.
+    pub(crate) async fn with_patience(patience: Patience) -> Rig {
+        Rig::with(Door::Open, patience).await
+    }
+
+    async fn with(door: Door, patience: Patience) -> Rig {
         watch_for_panics();
         let honest_identity = HostIdentity::ephemeral().unwrap().node();
         let guests = Guests { honest: honest_identity.host(), door };
-        let victim = node(HostIdentity::ephemeral().unwrap().node(), Arc::new(guests));
+        let identity = HostIdentity::ephemeral().unwrap().node();
+        let victim = node_with(identity, Arc::new(guests), NodeOptions { patience, ..options() });
         let honest = node(honest_identity, Arc::new(qpipe::Nobody));
         let session = honest.connect(&address_of(&victim), None).await.unwrap();
         let options = OpenOptions::default();
@@ -155,10 +165,22 @@ impl Rig {
 
 /// A node that listens on loopback and hands out opens of names.
 pub(crate) fn node(identity: qpipe::identity::Identity, access: Arc<dyn Access>) -> Node {
-    let listen = vec!["127.0.0.1:0".parse().unwrap()];
-    let options =
-        NodeOptions { listen, memory: 64 << 20, takes_names: true, ..NodeOptions::default() };
+    node_with(identity, access, options())
+}
+
+/// As [`node`], set up otherwise.
+pub(crate) fn node_with(
+    identity: qpipe::identity::Identity,
+    access: Arc<dyn Access>,
+    options: NodeOptions,
+) -> Node {
     Node::start(identity, options, access).unwrap()
+}
+
+/// How the nodes are set up.
+pub(crate) fn options() -> NodeOptions {
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    NodeOptions { listen, memory: 64 << 20, takes_names: true, ..NodeOptions::default() }
 }
 
 /// How to dial `node`.

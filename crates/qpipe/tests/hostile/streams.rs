@@ -3,17 +3,17 @@
 use bytes::Bytes;
 use qpipe::{Cause, PipeReader};
 use qpipe_proto::PipeId;
-use qpipe_proto::fact::{ClosedKind, End, EndKind, Opener};
+use qpipe_proto::fact::{ClosedKind, End, EndKind, Facts, Opener};
 use qpipe_proto::wire::{StreamHeader, encode_header, encode_trailer};
 use quinn::SendStream;
 use tokio::io::AsyncReadExt;
 
-use crate::peer::{Peer, chunk, eof, header, id, open, trailer};
+use crate::peer::{Peer, chunk, eof, header, id, open, rest, trailer};
 use crate::raw::{self, Dice};
 use crate::rig::{Rig, at_once, bounded, pattern, read_all};
 
 /// What a stream carries before it goes wrong, in bytes.
-const SENT: usize = 1_000;
+pub(crate) const SENT: usize = 1_000;
 
 /// Far more streams than a peer may have open.
 const STREAMS: usize = 2_000;
@@ -84,15 +84,20 @@ async fn bytes_after_the_trailer() {
 }
 
 #[tokio::test]
-async fn fin_without_a_trailer_is_no_eof() {
+async fn fin_without_a_trailer_is_no_eof_and_another_stream_is_asked_for() {
     for tail in [vec![], vec![0xff], vec![0x45], chunk(b"x")[..1].to_vec()] {
         let rig = Rig::new().await;
         let mut peer = Peer::of(&rig).await;
         let (pipe, mut reader, mut stream) = begin(&rig, &mut peer).await;
         stream.write_all(&tail).await.unwrap();
         stream.finish().unwrap();
-        assert_eq!(read_all(&mut reader).await, (pattern(0, SENT), Err(Cause::Cut)));
-        assert_eq!(peer.terminal(pipe).await, ClosedKind::Broken(Cause::Cut));
+        assert_eq!(peer.held(pipe).await, (1, SENT as u64));
+        bounded(reader.read_exact(&mut vec![0; SENT])).await.unwrap();
+        assert!(at_once(reader.read_u8()).await.is_none(), "a false end");
+        let whole = pattern(0, SENT + 500);
+        let _again = peer.stream(&rest(pipe, 1, SENT, &whole)).await;
+        assert_eq!(read_all(&mut reader).await, (whole[SENT..].to_vec(), Ok(())));
+        assert_eq!(peer.terminal(pipe).await, ClosedKind::Complete);
         drop(reader);
         finish(rig, peer).await;
     }
@@ -105,8 +110,13 @@ async fn a_reset_keeps_what_came_and_is_no_eof() {
     let (pipe, mut reader, mut stream) = begin(&rig, &mut peer).await;
     bounded(exactly(&reader, SENT as u64)).await;
     stream.reset(0u32.into()).unwrap();
-    assert_eq!(peer.terminal(pipe).await, ClosedKind::Broken(Cause::Cut));
-    assert_eq!(read_all(&mut reader).await, (pattern(0, SENT), Err(Cause::Cut)));
+    assert_eq!(peer.held(pipe).await, (1, SENT as u64));
+    // The writer has nothing more, and says so on the control stream.
+    let kind = EndKind::Aborted(Cause::Io);
+    let end = Some(End { kind, length: SENT as u64, checksum: 0 });
+    peer.state(pipe, Facts { end, ..Facts::default() }).await;
+    assert_eq!(read_all(&mut reader).await, (pattern(0, SENT), Err(Cause::Io)));
+    assert_eq!(peer.terminal(pipe).await, ClosedKind::Aborted);
     drop(reader);
     finish(rig, peer).await;
 }
@@ -165,14 +175,14 @@ async fn streams_of_pipes_that_there_are_not() {
     let never = peer.next_id();
     // Ours without an Open; the node's own; once more, when it is forgotten.
     for pipe in [never, id(99), never] {
-        let bytes = encode_header(&StreamHeader { id: pipe, offset: 0, open: None });
+        let bytes = encode_header(&StreamHeader { id: pipe, attempt: 0, offset: 0, open: None });
         let stream = peer.stream(&[&bytes[..], &chunk(b"into the void")].concat()).await;
         assert!(bounded(stream.stopped()).await.unwrap().is_some());
     }
     // One that the node writes.
     let read = peer.open(Opener::Reader).await;
     let writer = rig.writer().await;
-    let bytes = encode_header(&StreamHeader { id: read, offset: 0, open: None });
+    let bytes = encode_header(&StreamHeader { id: read, attempt: 0, offset: 0, open: None });
     let stream = peer.stream(&bytes).await;
     assert!(bounded(stream.stopped()).await.unwrap().is_some());
     drop(writer);
@@ -192,13 +202,13 @@ async fn a_header_with_an_open_beyond_the_allowance_ends_the_session() {
 }
 
 #[tokio::test]
-async fn two_streams_of_one_pipe() {
+async fn two_streams_with_one_attempt() {
     for offset in [0, SENT as u64] {
         let rig = Rig::new().await;
         let mut peer = Peer::of(&rig).await;
         let (pipe, mut reader, _first) = begin(&rig, &mut peer).await;
         bounded(exactly(&reader, SENT as u64)).await;
-        let again = encode_header(&StreamHeader { id: pipe, offset, open: None });
+        let again = encode_header(&StreamHeader { id: pipe, attempt: 0, offset, open: None });
         let _second = peer.stream(&[&again[..], &chunk(b"other")].concat()).await;
         assert_eq!(peer.terminal(pipe).await, ClosedKind::Broken(Cause::Protocol));
         assert_eq!(read_all(&mut reader).await, (pattern(0, SENT), Err(Cause::Protocol)));
@@ -214,7 +224,7 @@ async fn a_stream_that_begins_elsewhere() {
         let mut peer = Peer::of(&rig).await;
         let pipe = peer.next_id();
         let open = Some(open(pipe, Opener::Writer));
-        let bytes = encode_header(&StreamHeader { id: pipe, offset, open });
+        let bytes = encode_header(&StreamHeader { id: pipe, attempt: 0, offset, open });
         let _stream = peer.stream(&[&bytes[..], &chunk(b"hello")].concat()).await;
         assert_eq!(peer.terminal(pipe).await, ClosedKind::Broken(Cause::Protocol));
         assert_eq!(read_all(&mut rig.reader().await).await, (vec![], Err(Cause::Protocol)));
@@ -299,14 +309,14 @@ async fn ends_corrupt(end: End) {
 }
 
 /// A pipe with [`SENT`] good bytes on its way.
-async fn begin(rig: &Rig, peer: &mut Peer) -> (PipeId, PipeReader, SendStream) {
+pub(crate) async fn begin(rig: &Rig, peer: &mut Peer) -> (PipeId, PipeReader, SendStream) {
     let pipe = peer.next_id();
     let stream = peer.stream(&[&header(pipe)[..], &chunk(&pattern(0, SENT))].concat()).await;
     (pipe, rig.reader().await, stream)
 }
 
 /// Waits until the node has the first `bytes` of the pattern.
-async fn exactly(reader: &PipeReader, bytes: u64) {
+pub(crate) async fn exactly(reader: &PipeReader, bytes: u64) {
     let whole = xxhash_rust::xxh3::xxh3_64(&pattern(0, bytes as usize));
     crate::rig::eventually("bytes are missing", || reader.checksum() == whole).await;
 }
@@ -333,7 +343,7 @@ async fn as_many_as_granted(peer: &mut Peer, say: impl Fn(usize) -> Bytes) -> Ve
     streams
 }
 
-async fn finish(rig: Rig, mut peer: Peer) {
+pub(crate) async fn finish(rig: Rig, mut peer: Peer) {
     peer.is_served(&rig).await;
     peer.leave().await;
     rig.end().await;

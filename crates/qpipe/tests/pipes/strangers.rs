@@ -5,7 +5,7 @@ use std::sync::Arc;
 use qpipe::identity::{HostIdentity, PeerIdentity};
 use qpipe::tls::{self, ExpectedHost, SERVER_NAME};
 use qpipe::{Address, DialError, Node, OpenOptions, OpenTarget, Peer};
-use qpipe_proto::hello::{Limits, SessionId};
+use qpipe_proto::hello::{Instance, Limits, SessionId};
 use qpipe_proto::wire::{ControlDecoder, ControlMessage, Hello, encode_control};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, VarInt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,6 +43,9 @@ fn hello(versions: Vec<u32>) -> Hello {
     Hello {
         versions,
         session: SessionId([7; 16]),
+        epoch: 3,
+        instance: Instance { start: 1, random: 1 },
+        resumed: false,
         limits: Limits { initial_limit: 16 * 1024, opens_allowed: 256 },
         ticket: None,
         enrolled: None,

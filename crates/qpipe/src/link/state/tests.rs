@@ -1,6 +1,8 @@
-use qpipe_proto::fact::Group;
+use bytes::Bytes;
+use qpipe_proto::fact::{Attempt, Group};
 use qpipe_proto::hello::Limits;
 use qpipe_proto::limits::GROUP_DEADLINE_MS;
+use qpipe_proto::session::StreamVerdict;
 use qpipe_proto::wire::StreamHeader;
 use qpipe_proto::{Budget, Secret, Side};
 
@@ -18,10 +20,15 @@ fn content_of_a_group_that_is_never_complete_is_dropped_with_it() {
         no_wait: false,
         group: Group { first: id, size: 2 },
     };
-    let header = StreamHeader { id, offset: 0, open: Some(open) };
-    assert_eq!(state.session.stream_opened(&header, now), Ok(StreamVerdict::Read));
+    let header = StreamHeader { id, attempt: 0, offset: 0, open: Some(open) };
+    let epoch = Contact::FIRST_EPOCH;
+    let attempt = Attempt { epoch, number: 0 };
+    assert_eq!(state.session.stream_opened(&header, epoch, now), Ok(StreamVerdict::Read));
     state.expect_side(id);
-    assert_eq!(state.deliver(id, vec![Bytes::from(vec![7; 9_000])]), StreamVerdict::Read);
+    assert_eq!(
+        state.deliver(id, attempt, 0, vec![Bytes::from(vec![7; 9_000])]),
+        StreamVerdict::Read
+    );
     assert!(state.settle().incoming.is_empty());
     assert_eq!(state.readers.len(), 1);
 
@@ -34,9 +41,13 @@ fn content_of_a_group_that_is_never_complete_is_dropped_with_it() {
 }
 
 fn state() -> State {
+    let epoch = Contact::FIRST_EPOCH;
     let limits = Limits { initial_limit: 16 * 1024, opens_allowed: 4 };
     let account = Budget::new(1 << 20).account();
     let reserve = account.reserve(64 * 1024).unwrap();
-    let session = Session::new(Side::Acceptor, limits, limits, account, reserve);
-    State::new(session, Duration::ZERO)
+    let session = Session::new(Side::Acceptor, epoch, limits, limits, account, reserve);
+    let now = crate::clock::now();
+    let patience = qpipe_proto::contact::Patience::default();
+    let contact = Contact::new(Side::Acceptor, patience, epoch, Duration::ZERO, now);
+    State::new(session, contact, None)
 }

@@ -19,7 +19,8 @@ pub(super) async fn probe(address: SocketAddr) -> DialError {
     }
 }
 
-async fn probe_error(address: SocketAddr) -> Option<io::Error> {
+/// What the network says of `address`, if it ever says something.
+pub(crate) async fn probe_error(address: SocketAddr) -> Option<io::Error> {
     let any: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

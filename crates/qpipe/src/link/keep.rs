@@ -1,0 +1,241 @@
+//! Keeps a session in contact with its peer: one task a session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use qpipe_proto::contact::{ContactAction, GiveUp, REPLACE_AFTER};
+use tokio::task::JoinHandle;
+
+use super::pulse::{Pulse, kick, pulse};
+use super::{Link, Notice, State, codes};
+use crate::clock;
+use crate::node::probe_error;
+use crate::session::SessionEnd;
+
+/// How often a connection is looked at on which something is in flight, or was a moment ago.
+const BUSY_LOOK: Duration = Duration::from_millis(50);
+
+/// The same where nothing happens.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
+
+/// While bytes wait and nothing is acknowledged, something is sent this often: at most every 200 ms
+/// and at most ten times a second, whatever QUIC's own timer has backed off to.
+const KICK_EVERY: Duration = Duration::from_millis(125);
+
+/// Where nothing waits, that goes on for so long, and then at the second pace.
+const KICK_IDLE_AFTER: Duration = Duration::from_secs(2);
+const KICK_IDLE_EVERY: Duration = Duration::from_secs(1);
+
+/// A side that only receives sends a probe of this size, in bytes: a server that finds the peer at a
+/// new address may send three times as much there before the address is proven (RFC 9000, section 8).
+pub(super) const PROBE_BYTES: usize = 1200;
+
+/// So many datagrams between two looks are a flow; one that stops for so long is asked about.
+const FLOW_DATAGRAMS: u64 = 4;
+const FLOW_PAUSE: Duration = Duration::from_millis(75);
+
+/// How often the host of a silent peer is asked whether its process is there: often at first, since
+/// hosts answer about once a second, whatever they are sent, and kicks use that up. Both together
+/// stay within ten packets a second.
+const PROCESS_PROBE_EVERY: Duration = Duration::from_millis(270);
+const PROCESS_PROBE_FOR: Duration = Duration::from_secs(20);
+const PROCESS_PROBE_LATER: Duration = Duration::from_secs(1);
+const KICK_WHILE_PROBING: Duration = Duration::from_millis(160);
+
+/// What the keeper saw of the adopted connection when it last looked.
+struct Look {
+    epoch: u64,
+    remote: Option<SocketAddr>,
+    pulse: Pulse,
+    received_at: Instant,
+    acked_at: Instant,
+    /// When something was last sent that asks for an acknowledgement.
+    asked_at: Instant,
+    kicked_at: Instant,
+    /// Much has arrived, and nobody has asked yet whether more would.
+    is_flowing: bool,
+    /// The peer's host is being asked for its process.
+    is_probing: bool,
+}
+
+/// Runs until the session is over.
+pub(super) async fn keep(link: Arc<Link>) {
+    let mut look = Look::new(clock::now());
+    let mut dial: Option<JoinHandle<()>> = None;
+    let mut probe: Option<JoinHandle<()>> = None;
+    loop {
+        let now = clock::now();
+        let Some(round) = round(&link, &mut look, now) else { break };
+        for action in round.actions {
+            act(&link, action, &mut dial);
+        }
+        if let Some(running) = dial.take_if(|_| !round.is_dialling) {
+            running.abort();
+        }
+        look.is_probing = round.silent_at.is_some();
+        match (round.silent_at, &probe) {
+            (Some(address), None) => {
+                probe = Some(link.runtime.spawn(ask_for_process(link.clone(), address)));
+            }
+            (None, Some(asking)) => {
+                asking.abort();
+                probe = None;
+            }
+            _ => {}
+        }
+        let changed = link.keep.notified();
+        let _ = tokio::time::timeout_at(round.next.into(), changed).await;
+    }
+    dial.into_iter().chain(probe).for_each(|task| task.abort());
+}
+
+/// What one look comes to.
+struct Round {
+    actions: Vec<ContactAction>,
+    is_dialling: bool,
+    /// Where a peer that is silent was, if its host's word on its process counts.
+    silent_at: Option<SocketAddr>,
+    next: Instant,
+}
+
+fn round(link: &Arc<Link>, look: &mut Look, now: Instant) -> Option<Round> {
+    let mut state = link.lock();
+    if state.ended.is_some() && state.wire.is_none() {
+        return None;
+    }
+    let next_look = look.at(&mut state, now);
+    let has_pipes = state.session.unsettled() > 0 || state.waiting_opens > 0;
+    let is_wanted = has_pipes || link.is_awaited && !state.session.is_closing();
+    let actions: Vec<_> = std::iter::from_fn(|| state.contact.poll(is_wanted, now)).collect();
+    if !state.session.is_connected() {
+        state.session.handle_timeout(now);
+    }
+    let session_timeout = state.session.poll_timeout().filter(|_| state.wire.is_none());
+    let timeouts = [state.contact.poll_timeout(is_wanted), session_timeout, next_look];
+    let next = timeouts.into_iter().flatten().min().unwrap_or(now + REPLACE_AFTER);
+    let is_silent = now >= state.contact.last_heard() + link.patience.heartbeat;
+    let silent_at = look.remote.filter(|remote| {
+        // An address translator in between may answer for a process that it does not know.
+        is_silent && (link.dialled == Some(*remote) || state.told_addresses.contains(remote))
+    });
+    let is_dialling = state.contact.is_dialling();
+    Some(Round { actions, is_dialling, silent_at, next: next.max(now) })
+}
+
+fn act(link: &Arc<Link>, action: ContactAction, dial: &mut Option<JoinHandle<()>>) {
+    match action {
+        ContactAction::Dial => match link.host.upgrade() {
+            Some(host) => {
+                if let Some(before) = dial.replace(host.redial(link.clone())) {
+                    before.abort();
+                }
+            }
+            None => link.end_with(SessionEnd::Lost("its node is gone".to_owned()), codes::GONE),
+        },
+        ContactAction::GiveUp(why) => {
+            let end = match why {
+                GiveUp::Idle => SessionEnd::Idle,
+                GiveUp::Refused => SessionEnd::Refused,
+                GiveUp::Silence => SessionEnd::Silent { silent: link.patience.give_up },
+            };
+            link.end_with(end, codes::GONE);
+        }
+        ContactAction::Notice { silent, left } => link.notice(Notice::Silent { silent, left }),
+        ContactAction::Back { after } => link.notice(Notice::Back { after }),
+    }
+}
+
+/// Asks the host of a silent peer, until it is stopped, whether its process is there.
+async fn ask_for_process(link: Arc<Link>, address: SocketAddr) {
+    let began = clock::now();
+    loop {
+        let now = clock::now();
+        let is_early = now < began + PROCESS_PROBE_FOR;
+        let next = now + if is_early { PROCESS_PROBE_EVERY } else { PROCESS_PROBE_LATER };
+        let asked = tokio::time::timeout_at(next.into(), probe_error(address)).await;
+        if let Ok(Some(error)) = asked
+            && error.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            link.lock().contact.refused(clock::now());
+            link.keep.notify_one();
+        }
+        tokio::time::sleep_until(next.into()).await;
+    }
+}
+
+impl Look {
+    fn new(now: Instant) -> Look {
+        Look {
+            epoch: 0,
+            remote: None,
+            pulse: Pulse::default(),
+            received_at: now,
+            acked_at: now,
+            asked_at: now,
+            kicked_at: now,
+            is_flowing: false,
+            is_probing: false,
+        }
+    }
+
+    /// Looks at the adopted connection; returns when to look again.
+    fn at(&mut self, state: &mut State, now: Instant) -> Option<Instant> {
+        let wire = state.wire.clone()?;
+        let conn = &wire.conn;
+        if self.epoch != wire.epoch {
+            *self = Look { epoch: wire.epoch, ..Look::new(now) };
+        }
+        let remote = conn.remote_address();
+        let has_moved = self.remote.replace(remote).is_some_and(|before| before != remote);
+        let pulse = pulse(conn)?;
+        let before = std::mem::replace(&mut self.pulse, pulse);
+        if pulse.received != before.received {
+            self.received_at = now;
+            self.is_flowing |= pulse.received - before.received >= FLOW_DATAGRAMS;
+            state.contact.heard(now);
+        }
+        if pulse.asked != before.asked {
+            self.asked_at = now;
+        }
+        if pulse.acks != before.acks {
+            self.acked_at = now;
+        }
+        let is_unanswered = pulse.in_flight > 0 || self.asked_at > self.acked_at;
+        let rtt = conn.rtt();
+        let patience = KICK_EVERY.max(rtt + rtt / 4 + BUSY_LOOK / 2);
+        if has_moved {
+            // What was sent to the address before is lost, and only an answer will show it.
+            self.kick(conn, 0, now);
+        } else if is_unanswered && now >= self.acked_at + patience {
+            self.urge(state, conn, patience, now);
+        } else if self.is_flowing && now >= self.received_at + FLOW_PAUSE {
+            // The peer has paused, or this side cannot be reached any more where it was.
+            self.kick(conn, PROBE_BYTES, now);
+        }
+        let is_busy = is_unanswered || self.is_flowing;
+        Some(now + if is_busy { BUSY_LOOK } else { IDLE_LOOK })
+    }
+
+    /// Nothing was acknowledged for a while of what asks for it.
+    fn urge(&mut self, state: &State, conn: &quinn::Connection, patience: Duration, now: Instant) {
+        let pause = if self.is_probing { KICK_WHILE_PROBING } else { KICK_EVERY };
+        if now < self.kicked_at + pause {
+            return;
+        }
+        let is_waiting = state.session.is_waiting();
+        if !is_waiting && now < self.received_at + patience {
+            return;
+        }
+        let is_fresh = now < self.acked_at + KICK_IDLE_AFTER;
+        if is_waiting || is_fresh || now >= self.kicked_at + KICK_IDLE_EVERY {
+            self.kick(conn, if is_waiting { 0 } else { PROBE_BYTES }, now);
+        }
+    }
+
+    fn kick(&mut self, conn: &quinn::Connection, padding: usize, now: Instant) {
+        self.kicked_at = now;
+        self.is_flowing = false;
+        kick(conn, padding);
+    }
+}

@@ -1,0 +1,189 @@
+//! What a link's lock protects of the ends that are written here: bytes until they are consumed.
+
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use qpipe_proto::fact::{Attempt, End};
+use qpipe_proto::limits::CHUNK_BYTES_MAX;
+use qpipe_proto::session::StreamStart;
+use qpipe_proto::{PipeId, WriteOutcome};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::state::{State, Wakers};
+use super::wire::Wire;
+use crate::replay::Replay;
+
+/// A write end's bytes.
+#[derive(Default)]
+pub(crate) struct WriterSide {
+    /// Written by the program, and not consumed.
+    pub(super) replay: Replay,
+    /// Up to where the stream that carries it now has been given to quinn.
+    pub(super) sent: Option<u64>,
+    /// Of all that was written.
+    pub(super) hash: Xxh3,
+    /// Who waits for the pipe to change.
+    pub(super) waiting: Wakers,
+    /// The task that carries the bytes, where it waits for some.
+    pub(super) carrier: Option<Waker>,
+    pub(super) has_carrier: bool,
+    pub(super) is_released: bool,
+}
+
+/// What the task that carries a write end's bytes does next.
+pub(crate) enum Outgoing {
+    /// Send one chunk, of these pieces.
+    Chunk(Vec<Bytes>),
+    /// Send the trailer.
+    End(End),
+    /// Nothing more is wanted.
+    Over,
+}
+
+impl State {
+    /// Takes `room` bytes from the program: no more than the session just said there is room for.
+    pub(crate) fn write(
+        &mut self,
+        id: PipeId,
+        room: usize,
+        now: Instant,
+        put: impl FnOnce(&mut Replay, &mut Xxh3, usize),
+    ) {
+        if let Some(side) = self.writers.get_mut(&id) {
+            put(&mut side.replay, &mut side.hash, room);
+            self.session.wrote(id, room as u64, now);
+        }
+    }
+
+    /// Whether a task that carries the bytes is to be started now.
+    pub(crate) fn starts_carrier(&mut self, id: PipeId) -> bool {
+        let is_due = self.wire.is_some() && self.session.wants_stream(id);
+        self.writers.get_mut(&id).is_some_and(|side| {
+            let starts = is_due && !side.has_carrier;
+            side.has_carrier |= starts;
+            starts
+        })
+    }
+
+    /// The stream that the task that carries a write end's bytes is to open now, and where. If there
+    /// is none, the task has to end: it no longer counts.
+    pub(crate) fn next_stream(&mut self, id: PipeId) -> Option<(Arc<Wire>, StreamStart)> {
+        let wire = self.wire.clone();
+        let start = wire.and_then(|wire| Some((wire, self.session.next_stream(id)?)));
+        if let Some(side) = self.writers.get_mut(&id) {
+            side.sent = start.as_ref().map(|(_, start)| start.offset);
+            side.has_carrier = start.is_some();
+        }
+        if start.is_none() {
+            self.look_at_writer(id);
+        }
+        start
+    }
+
+    /// Wakes the task that carries a write end's bytes.
+    pub(crate) fn take_carrier(&mut self, id: PipeId) -> Option<Waker> {
+        self.writers.get_mut(&id)?.carrier.take()
+    }
+
+    /// The XXH3-64 of all that was written.
+    pub(crate) fn checksum_written(&self, id: PipeId) -> u64 {
+        self.writers.get(&id).map_or(0, |side| side.hash.digest())
+    }
+
+    /// Whether nothing more of a pipe is to be sent; if not, `cx` is woken at its next change.
+    pub(crate) fn is_over_for_carrier(
+        &mut self,
+        id: PipeId,
+        attempt: Attempt,
+        cx: &Context<'_>,
+    ) -> bool {
+        let is_over = self.is_unwritable(id) || self.session.is_superseded(id, attempt);
+        if let Some(side) = self.writers.get_mut(&id)
+            && !is_over
+        {
+            side.waiting.register(cx);
+            return false;
+        }
+        true
+    }
+
+    /// Whether a write end's pipe ended otherwise than by the reader having everything. One that was
+    /// let go of and is settled has no outcome any more: it is over as well.
+    fn is_unwritable(&self, id: PipeId) -> bool {
+        let outcome = self.session.write_outcome(id);
+        self.session.facts(id).is_none()
+            || outcome.is_some_and(|o| !matches!(o, WriteOutcome::Complete { .. }))
+    }
+
+    /// What to send next; `None` when there is nothing yet, and `cx` is woken when there is.
+    pub(crate) fn next_outgoing(
+        &mut self,
+        id: PipeId,
+        attempt: Attempt,
+        cx: &Context<'_>,
+    ) -> Option<Outgoing> {
+        let is_over = self.is_unwritable(id) || self.session.is_superseded(id, attempt);
+        let Some(side) = self.writers.get_mut(&id).filter(|_| !is_over) else {
+            return Some(Outgoing::Over);
+        };
+        let sent = side.sent.unwrap_or(0);
+        let pieces = side.replay.read(sent, CHUNK_BYTES_MAX as usize);
+        if !pieces.is_empty() {
+            side.sent = Some(sent + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>());
+            return Some(Outgoing::Chunk(pieces));
+        }
+        if let Some(end) = self.session.facts(id).and_then(|facts| facts.end) {
+            return Some(Outgoing::End(end));
+        }
+        side.carrier = Some(cx.waker().clone());
+        None
+    }
+
+    /// Lets go of what the reader consumed, and of everything once the pipe is over.
+    pub(super) fn look_at_writer(&mut self, id: PipeId) {
+        let is_over = self.session.write_outcome(id).is_some();
+        let consumed = self.session.facts(id).map_or(0, |facts| facts.consumed_at_least());
+        if let Some(side) = self.writers.get_mut(&id) {
+            match side.sent.filter(|_| side.has_carrier) {
+                _ if is_over => side.replay.clear(),
+                // What an older stream brought late may be consumed before this one has sent it.
+                Some(sent) => side.replay.trim(consumed.min(sent)),
+                None => side.replay.trim(consumed),
+            }
+            self.forget_writer(id);
+        }
+    }
+
+    /// The program let go of a write end.
+    pub(crate) fn release_writer(&mut self, id: PipeId) {
+        self.session.release(id);
+        if let Some(side) = self.writers.get_mut(&id) {
+            side.waiting.wake();
+            side.is_released = true;
+            self.forget_writer(id);
+        }
+    }
+
+    /// Forgets a write end that nobody uses and whose pipe is over: until then somebody may look at
+    /// it, and waits for that.
+    pub(super) fn forget_writer(&mut self, id: PipeId) {
+        let is_over = self.session.facts(id).is_none_or(|facts| facts.is_terminal());
+        if let Some(side) = self.writers.get_mut(&id)
+            && is_over
+            && side.is_released
+            && !side.has_carrier
+        {
+            side.waiting.wake();
+            self.writers.remove(&id);
+        }
+    }
+}
+
+impl WriterSide {
+    /// Wakes the task behind `cx` at the pipe's next change.
+    pub(crate) fn wait(&mut self, cx: &Context<'_>) {
+        self.waiting.register(cx);
+    }
+}

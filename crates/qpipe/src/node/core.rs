@@ -1,0 +1,190 @@
+//! What a node's tasks share, and what its sessions ask of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use qpipe_proto::budget::Account;
+use qpipe_proto::fact::OpenTarget;
+use qpipe_proto::hello::Instance;
+use qpipe_proto::limits::SESSIONS_MAX;
+use qpipe_proto::ticket::SecretHash;
+use qpipe_proto::{Budget, Cause, Fingerprint};
+use quinn::Endpoint;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use super::offer::Pending;
+use super::{NodeOptions, Notice, NoticeKind, dial, interfaces, network, sockets};
+use crate::access::Access;
+use crate::identity::{Identity, PeerIdentity};
+use crate::link::{self, Host, Link, Terms, codes};
+use crate::session::{IncomingOpen, SessionEnd};
+use crate::tls::ExpectedHost;
+
+/// What a node's tasks share.
+pub(crate) struct Core {
+    pub(super) identity: RwLock<Identity>,
+    pub(super) options: NodeOptions,
+    pub(super) access: Arc<dyn Access>,
+    pub(super) budget: Budget,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) links: Mutex<Vec<Arc<Link>>>,
+    pub(super) offers: Mutex<HashMap<SecretHash, Pending>>,
+    /// Bounded by what sessions allow: [`qpipe_proto::limits::OPENS_UNANSWERED_MAX`] for each.
+    pub(super) opens: mpsc::UnboundedSender<IncomingOpen>,
+    /// Each session has two in a [`Patience::notice`] at most, for a user who reads them.
+    pub(super) notices: mpsc::UnboundedSender<Notice>,
+    /// Which run of this node this is.
+    pub(super) instance: Instance,
+    pub(super) handshakes: Arc<Semaphore>,
+    /// Round trips of sessions that are over, at most [`SESSIONS_MAX`], by host.
+    pub(super) rtts: Mutex<HashMap<Fingerprint, Duration>>,
+    pub(super) this: Weak<Core>,
+}
+
+impl Core {
+    pub(crate) fn links(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn offers(&self) -> MutexGuard<'_, HashMap<SecretHash, Pending>> {
+        self.offers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this process presents to peers now.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a new session with this peer gets.
+    pub(super) fn terms(&self, peer: PeerIdentity) -> Terms {
+        Terms {
+            account: self.account(&peer.host()),
+            host: self.host(),
+            instance: self.instance,
+            patience: self.options.patience,
+            takes_names: self.options.takes_names,
+        }
+    }
+
+    /// Adds a session to those of the node, unless it is over already.
+    pub(super) fn keep(&self, link: &Arc<Link>) {
+        self.links().push(link.clone());
+        if link.lock().is_finished {
+            self.links().retain(|other| !Arc::ptr_eq(other, link));
+        }
+    }
+
+    /// What a peer's host holds of the memory budget: one account for all of its sessions.
+    pub(super) fn account(&self, host: &Fingerprint) -> Account {
+        let links = self.links();
+        let same = links.iter().find(|link| link.peer.host() == *host);
+        same.map_or_else(|| self.budget.account(), |link| link.account.clone())
+    }
+
+    /// How long a dial of a host may take: longer where its round trip was long (ruling 17).
+    pub(super) fn dial_deadline(&self, expected: &ExpectedHost) -> Duration {
+        let rtts = self.rtts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match expected {
+            ExpectedHost::Is(host) => rtts.get(host).copied(),
+            ExpectedHost::Unknown => None,
+        };
+        dial::DIAL_DEADLINE.max(4 * known.unwrap_or_default())
+    }
+
+    /// Gives the endpoints fresh sockets: the kernel may have tied the old ones to an address that is
+    /// gone.
+    pub(super) fn rebind(&self) {
+        for endpoint in &self.endpoints {
+            let Ok(local) = endpoint.local_addr() else { continue };
+            let rebound =
+                sockets::bind(SocketAddr::new(local.ip(), 0)).and_then(|s| endpoint.rebind(s));
+            if let Err(error) = rebound {
+                tracing::debug!(%local, %error, "no fresh socket");
+            }
+        }
+    }
+
+    pub(super) fn host(&self) -> Weak<dyn Host> {
+        self.this.clone()
+    }
+
+    pub(super) fn shut(&self) {
+        let links = self.links().clone();
+        for link in links {
+            link.end_with(SessionEnd::Lost("its node was closed".to_owned()), codes::GONE);
+        }
+        for endpoint in &self.endpoints {
+            endpoint.close(codes::DONE, b"");
+        }
+    }
+}
+
+impl Host for Core {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let bound: Vec<_> = self.endpoints.iter().filter_map(|e| e.local_addr().ok()).collect();
+        interfaces::socket_addresses(&bound).unwrap_or_default()
+    }
+
+    fn notice(&self, link: &Arc<Link>, notice: link::Notice) {
+        let kind = NoticeKind::from(notice);
+        let peer = link.way.as_ref().map(|way| way.name.clone()).filter(|name| !name.is_empty());
+        let notice = Notice { host: link.peer.host(), peer, address: link.remote_address(), kind };
+        // Without a reader nobody wants to know.
+        let _ = self.notices.send(notice);
+    }
+
+    fn redial(&self, link: Arc<Link>) -> JoinHandle<()> {
+        let core = self.this.clone();
+        tokio::spawn(async move {
+            if let Some(core) = core.upgrade() {
+                dial::redial(&core, &link).await;
+            }
+        })
+    }
+
+    fn incoming(&self, open: IncomingOpen) {
+        match open.target() {
+            OpenTarget::Ticket(secret) => {
+                let hash = secret.hash();
+                self.take_offer(&hash, open);
+            }
+            OpenTarget::Unknown => open.refuse(Cause::Protocol),
+            OpenTarget::Name(_) if !self.options.takes_names => open.refuse(Cause::NotAllowed),
+            OpenTarget::Name(_) => {
+                if let Err(unsent) = self.opens.send(open) {
+                    unsent.0.refuse(Cause::Stopping);
+                }
+            }
+        }
+    }
+
+    fn ended(&self, link: &Arc<Link>) {
+        let mut rtts = self.rtts.lock().unwrap_or_else(PoisonError::into_inner);
+        if rtts.len() < SESSIONS_MAX {
+            rtts.insert(link.peer.host(), link.rtt());
+        }
+        drop(rtts);
+        self.links().retain(|other| !Arc::ptr_eq(other, link));
+    }
+}
+
+/// Tells all sessions when this host's addresses or routes change.
+pub(super) async fn watch_network(core: Weak<Core>) {
+    let Ok(mut changes) = network::Changes::listen() else { return };
+    while let Ok(mut change) = changes.next().await {
+        while let Ok(more) = tokio::time::timeout(network::SETTLE, changes.next()).await {
+            let Ok(more) = more else { return };
+            change.lost_address |= more.lost_address;
+        }
+        let Some(core) = core.upgrade() else { return };
+        tracing::debug!(?change, "the network changed");
+        if change.lost_address && core.options.listen.is_empty() {
+            core.rebind();
+        }
+        let links = core.links().clone();
+        links.iter().for_each(Link::network_changed);
+    }
+}
