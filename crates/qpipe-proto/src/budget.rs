@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::{FLOOR_BYTES, START_WINDOW_BYTES};
+use crate::planted::{self, Planted};
 
 /// A node's memory budget. Clones share it.
 #[derive(Clone, Debug)]
@@ -197,6 +198,9 @@ impl Account {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        if planted::has(Planted::LeaksCredit) {
+            return self.account.give_back(0, self.floor);
+        }
         self.account.give_back(self.growth, self.floor);
     }
 }

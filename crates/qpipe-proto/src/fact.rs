@@ -8,6 +8,7 @@
 use crate::cause::Cause;
 use crate::id::PipeId;
 use crate::name::PipeName;
+use crate::planted::{self, Planted};
 use crate::ticket::Secret;
 
 /// Who opened a pipe: its writer's node or its reader's.
@@ -313,6 +314,7 @@ fn highest_limit(
         (Some(a), Some(b)) if a.number == b.number && a.offset != b.offset => {
             Err(Contradiction("one Limit with two offsets"))
         }
+        (Some(a), Some(_)) if planted::has(Planted::LimitLowest) => Ok(Some(a)),
         (a, b) => Ok(a.max(b)),
     }
 }
@@ -322,6 +324,7 @@ fn newest_held(mine: Option<Held>, heard: Option<Held>) -> Result<Option<Held>, 
         (Some(a), Some(b)) if a.attempt == b.attempt && a.offset != b.offset => {
             Err(Contradiction("one Held with two offsets"))
         }
+        (Some(a), Some(_)) if planted::has(Planted::HeldOldest) => Ok(Some(a)),
         (Some(a), Some(b)) => Ok(Some(if b.attempt > a.attempt { b } else { a })),
         (a, b) => Ok(a.or(b)),
     }

@@ -28,6 +28,11 @@ pub mod hello;
 pub mod id;
 pub mod limits;
 pub mod name;
+#[cfg(not(feature = "planted"))]
+mod planted;
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub mod planted;
 mod read_end;
 pub mod session;
 pub mod target;

@@ -20,6 +20,7 @@ use crate::fact::{
     Opener,
 };
 use crate::limits::{FLOOR_BYTES, PIPE_BUF, WINDOW_BYTES_MAX};
+use crate::planted::{self, Planted};
 
 /// What the reader is told after the bytes that came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +151,11 @@ impl ReadEnd {
         };
         self.is_starved = false;
         facts.held = Some(Held { attempt: Attempt { epoch, number }, offset: self.received });
+        if planted::has(Planted::HeldAhead)
+            && let Some(held) = &mut facts.held
+        {
+            held.offset += 1;
+        }
     }
 
     /// Whether a stream was stopped for want of memory, and there is room for another now.
@@ -214,6 +220,7 @@ impl ReadEnd {
         now: Instant,
         rtt: Duration,
     ) -> Kinds {
+        let consumed = if planted::has(Planted::ConsumedEarly) { self.received } else { consumed };
         facts.consumed = facts.consumed.max(consumed.min(self.received));
         self.cover(facts);
         self.tune(facts, now, rtt);

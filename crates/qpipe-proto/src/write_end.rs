@@ -18,6 +18,7 @@ use crate::budget::Share;
 use crate::cause::Cause;
 use crate::fact::{Answer, Attempt, ClosedKind, Contradiction, End, EndKind, Facts, Limit};
 use crate::limits::{IDLE_RETURN_MS, START_WINDOW_BYTES};
+use crate::planted::{self, Planted};
 
 /// What became of a pipe, as its writer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +176,8 @@ impl WriteEnd {
 
     /// Up to which offset bytes may be sent.
     pub(crate) fn limit(&self, facts: &Facts) -> u64 {
-        facts.effective_limit().unwrap_or(self.initial_limit)
+        let extra = u64::from(planted::has(Planted::LimitPlusOne));
+        facts.effective_limit().unwrap_or(self.initial_limit) + extra
     }
 
     /// The pipe's outcome, once there is one (design: "The writer's result, in this order").

@@ -1,7 +1,8 @@
 //! The simulator's command.
 //!
 //! ```text
-//! qpipe-sim run --seeds 20000 [--from N]   so many seeds, from N on
+//! qpipe-sim run [--seeds 20000] [--from N] [--replays 200]
+//!                                          so many seeds, from N on; so many of them a second time
 //! qpipe-sim replay SEED [-v] [--plant BUG] one seed, twice; -v: all that happens
 //! qpipe-sim nightly [--from N]             until it is told to stop (SIGINT)
 //! qpipe-sim planted [--seeds 10000]        every planted bug has to be caught
@@ -18,7 +19,7 @@ use qpipe_sim::planted::Planted;
 use qpipe_sim::seeds;
 use qpipe_sim::world::{Options, Outcome, run};
 
-const USAGE: &str = "usage: qpipe-sim run [--seeds N] [--from N] | replay SEED [-v] [--plant BUG] | \
+const USAGE: &str = "usage: qpipe-sim run [--seeds N] [--from N] [--replays N] | replay SEED [-v] [--plant BUG] | \
                      nightly [--from N] | planted [--seeds N]";
 
 /// Seeds of `run` and `planted` unless told otherwise.
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
     let done = match args.first().map(String::as_str) {
         Some("run") => number("--seeds", SEEDS)
             .zip(number("--from", 0))
-            .map(|(count, from)| run_all(from, from + count)),
+            .zip(number("--replays", 0))
+            .map(|((count, from), replays)| run_all(from, from + count, replays)),
         Some("nightly") => number("--from", SEEDS).map(nightly),
         Some("planted") => number("--seeds", PLANTED_SEEDS).map(catch_all),
         Some("replay") => replay(&args[1..]),
@@ -55,15 +57,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// The seeds that failed once, then all from `from` to `to`.
-fn run_all(from: u64, to: u64) -> bool {
+/// The seeds that failed once, then all from `from` to `to`; then the first `replays` again.
+fn run_all(from: u64, to: u64, replays: u64) -> bool {
     let start = real_now();
     let mut sum = Sum::default();
+    let mut hashes = Vec::new();
     for seed in seeds::kept().into_iter().chain(from..to) {
-        sum.add(seed, &run(seed, Options::default()));
+        let outcome = run(seed, Options::default());
+        if (from..to.min(from + replays)).contains(&seed) {
+            hashes.push((seed, outcome.hash));
+        }
+        sum.add(seed, &outcome);
     }
     sum.print(start.elapsed());
-    sum.failures == 0
+    let is_same = |(seed, hash): &(u64, u64)| run(*seed, Options::default()).hash == *hash;
+    let same = hashes.iter().filter(|one| is_same(one)).count();
+    if replays > 0 {
+        println!("{same} of {} replays have the same trace", hashes.len());
+    }
+    sum.failures == 0 && same == hashes.len()
 }
 
 fn nightly(from: u64) -> bool {

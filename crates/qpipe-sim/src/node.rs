@@ -20,10 +20,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use qpipe_proto::Side;
 use qpipe_proto::budget::{Account, Budget};
 use qpipe_proto::contact::Patience;
 use qpipe_proto::hello::Instance;
+use qpipe_proto::{Cause, Side};
 use quinn_proto::{DatagramEvent, Endpoint};
 
 use crate::clock::{self, Time};
@@ -93,8 +93,8 @@ mod codes {
     pub(super) const PROTOCOL: u32 = 1;
     pub(super) const BUSY: u32 = 5;
     pub(super) const GONE: u32 = 6;
-    pub(super) const TWIN: u32 = 7;
-    pub(super) const SUPERSEDED: u32 = 8;
+    pub(super) const SUPERSEDED: u32 = 7;
+    pub(super) const TWIN: u32 = 8;
     /// STOP_SENDING: the reader left; and: this stream is not wanted.
     pub(super) const STOP_BROKEN: u32 = 1;
     pub(super) const STOP_CUT: u32 = 2;
@@ -173,7 +173,7 @@ impl Node {
     /// The peer's host says that nothing listens where this node sends (ICMP port unreachable).
     pub fn unreachable(&mut self, now: Time) {
         for shared in self.sessions.values_mut() {
-            shared.contact.probed(true, clock::instant(now));
+            shared.contact.refused(clock::instant(now));
         }
     }
 
@@ -229,12 +229,17 @@ impl Node {
     }
 
     /// Ends its sessions gracefully.
-    pub fn close(&mut self) {
+    pub fn close(&mut self, now: Time) {
         // A dial that runs may have begun a session at the peer: that is to end by Bye as well.
         self.first.take_if(|first| first.due().is_some());
         self.is_closing = true;
-        for shared in self.sessions.values_mut() {
+        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+            let Some(shared) = self.sessions.get_mut(&id) else { continue };
             shared.session.close();
+            if shared.adopted.is_none() && shared.session.unsettled() == 0 {
+                // There is nothing to say goodbye to.
+                self.end_session(id, Cause::Stopping, codes::GONE, now);
+            }
         }
     }
 

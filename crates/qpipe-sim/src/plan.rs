@@ -173,6 +173,28 @@ impl Plan {
         }
     }
 
+    /// A pipe that is silent for `length`, through a NAT that forgets every `forgets`. Faults, such as
+    /// they are, end an hour later.
+    pub fn silent(length: Duration, forgets: Duration) -> Plan {
+        let count = length.as_secs() / forgets.as_secs().max(1);
+        let forget = Happening::Move { host: 0, address: false, noticed: false };
+        let hour = Duration::from_secs(3600);
+        Plan {
+            links: [LinkPlan::clean(), LinkPlan::clean()],
+            calm: LinkPlan::clean(),
+            outages: Vec::new(),
+            happenings: (1..=count).map(|n| (forgets * n as u32, forget)).collect(),
+            is_found: [false, true],
+            memory: [MEMORY_BYTES; 2],
+            patience: Patience::default(),
+            faults_until: length + hour,
+            jobs: work::silent(length),
+            both_dial: false,
+            says_bye: true,
+            is_clean: false,
+        }
+    }
+
     /// Whether nothing is to go wrong.
     pub fn is_clean(&self) -> bool {
         self.is_clean

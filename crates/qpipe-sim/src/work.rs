@@ -66,6 +66,8 @@ pub struct WritePlan {
     pub ending: WriteEnding,
     /// When it rests.
     pub pace: Pace,
+    /// How long it is silent after half of its bytes.
+    pub silence: Duration,
 }
 
 /// A reading program.
@@ -123,6 +125,18 @@ pub fn draw(_seed: u64, rng: &mut Rng) -> Vec<Job> {
     jobs
 }
 
+/// One pipe that is silent for so long between its first half and its second.
+pub fn silent(length: Duration) -> Vec<Job> {
+    let pace = Pace { part: 0.0, rest: Duration::ZERO };
+    let (bytes, chunk, ending) = (2048, 512, WriteEnding::Close);
+    let write = WritePlan { bytes, chunk, ending, pace, silence: length };
+    let read = ReadPlan { chunk, leaves_at: None, pace };
+    // Written by the side that was dialled: only what the other sends keeps a NAT's mapping.
+    let pipes = vec![PipePlan { number: 0, writer: 1, write, read }];
+    let answer = AnswerPlan { after: Duration::ZERO, accepts: true };
+    vec![Job { at: Duration::ZERO, opener: 0, pipes, answer }]
+}
+
 /// Mostly small, with a heavy tail; the sizes at which something begins or ends are frequent.
 fn size(rng: &mut Rng) -> u64 {
     match rng.below(10) {
@@ -148,7 +162,13 @@ fn pipe(number: usize, writer: usize, bytes: u64, rng: &mut Rng) -> PipePlan {
     PipePlan {
         number,
         writer,
-        write: WritePlan { bytes, chunk: chunk(rng), ending, pace: pace(rng) },
+        write: WritePlan {
+            bytes,
+            chunk: chunk(rng),
+            ending,
+            pace: pace(rng),
+            silence: Duration::ZERO,
+        },
         read: ReadPlan { chunk: chunk(rng), leaves_at, pace: pace(rng) },
     }
 }

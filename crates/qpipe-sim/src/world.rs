@@ -45,8 +45,13 @@ pub struct Outcome {
 
 /// Runs `seed`.
 pub fn run(seed: u64, options: Options) -> Outcome {
+    run_plan(seed, Plan::new(seed), options)
+}
+
+/// Runs `plan`, with the dice of `seed`.
+pub fn run_plan(seed: u64, plan: Plan, options: Options) -> Outcome {
     planted::plant(options.planted);
-    let mut world = World::new(seed, options);
+    let mut world = World::new(seed, plan, options);
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     if world.trace.is_verbose() {
         for host in 0..2 {
@@ -123,8 +128,10 @@ const OPEN_MAX: Duration = Duration::from_secs(60);
 /// a minute.
 const PART_MAX: Duration = Duration::from_secs(75);
 
-/// Steps of one run. A run of a minute has a few thousand.
+/// Steps of one run, and of each of its seconds. A run of a minute has a few thousand, a connection at
+/// rest about ten a second.
 const STEPS_MAX: u64 = 1_000_000;
+const STEPS_PER_SECOND_MAX: u64 = 100;
 
 /// Steps at one moment; more is spinning.
 const STEPS_AT_ONCE_MAX: u64 = 20_000;
@@ -133,8 +140,7 @@ const STEPS_AT_ONCE_MAX: u64 = 20_000;
 const REFUSAL_EVERY: Duration = Duration::from_secs(1);
 
 impl World {
-    fn new(seed: u64, options: Options) -> World {
-        let plan = Plan::new(seed);
+    fn new(seed: u64, plan: Plan, options: Options) -> World {
         let network = Network::new(seed, &plan.links, &plan.outages);
         let backlog_max = plan.memory[0].max(plan.memory[1]) / 2;
         let mut oracle = Oracle::new(seed, backlog_max);
@@ -189,7 +195,8 @@ impl World {
             self.step()?;
             steps += 1;
             at_once = if self.now > before { 0 } else { at_once + 1 };
-            if steps > STEPS_MAX || at_once > STEPS_AT_ONCE_MAX {
+            let steps_max = STEPS_MAX + STEPS_PER_SECOND_MAX * self.now.as_secs();
+            if steps > steps_max || at_once > STEPS_AT_ONCE_MAX {
                 let what = format!("{steps} steps, {at_once} of them at once: it spins");
                 return Err(Violation { promise: "P12", what });
             }
@@ -355,7 +362,7 @@ impl World {
         for host in 0..2 {
             if self.plan.says_bye {
                 if let Some(node) = self.hosts[host].node.as_mut().filter(|n| n.counts().0 == 0) {
-                    node.close();
+                    node.close(self.now);
                 }
                 self.drive(host)?;
             }

@@ -1,10 +1,12 @@
 //! Whole runs: what held once holds, seeds replay, and what is planted is found.
 
 use std::fmt::Write;
+use std::time::Duration;
 
+use qpipe_sim::plan::Plan;
 use qpipe_sim::planted::Planted;
 use qpipe_sim::seeds;
-use qpipe_sim::world::{Options, run};
+use qpipe_sim::world::{Options, run, run_plan};
 
 /// Seeds of a plain `cargo test`. The command runs many more: `qpipe-sim run`.
 const SEEDS: u64 = 400;
@@ -38,6 +40,17 @@ fn the_same_seed_gives_the_same_trace() {
         let hashes = [(); 2].map(|()| run(seed, Options::default()).hash);
         assert_eq!(hashes[0], hashes[1], "seed {seed}");
     }
+}
+
+#[test]
+fn a_byte_gets_through_at_once_after_24_hours_of_silence_and_a_nat_that_forgets() {
+    let day = Duration::from_secs(24 * 3600);
+    let plan = Plan::silent(day, Duration::from_secs(30));
+    let outcome = run_plan(1, plan, Options::default());
+    assert_eq!(outcome.failure, None);
+    assert_eq!(outcome.bytes, 2048);
+    // Lingering and parting included; the wait for a keep-alive of the side behind the NAT, too.
+    assert!(outcome.time < day + Duration::from_secs(5), "{:?}", outcome.time - day);
 }
 
 #[test]

@@ -29,6 +29,8 @@ mod pipe;
 mod queue;
 mod replay;
 mod session;
+#[cfg(test)]
+mod simulated;
 pub mod tls;
 
 pub use access::{Access, Nobody};

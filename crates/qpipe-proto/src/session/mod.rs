@@ -21,6 +21,7 @@ use crate::fact::{Answer, Contradiction, Facts, Group, Kinds, Open, OpenTarget, 
 use crate::hello::Limits;
 use crate::id::{PipeId, Ranges, Side};
 use crate::limits::GROUP_PIPES_MAX;
+use crate::planted::{self, Planted};
 use crate::read_end::ReadEnd;
 use crate::write_end::WriteEnd;
 use opens::{Allowance, Groups};
@@ -356,7 +357,8 @@ impl Session {
     }
 
     fn is_forgotten(&self, id: PipeId) -> bool {
-        self.forgotten[self.owner(id)].contains(id.index())
+        !planted::has(Planted::ForgetsForgotten)
+            && self.forgotten[self.owner(id)].contains(id.index())
     }
 
     /// Both sides are through with the pipe, or as good as.

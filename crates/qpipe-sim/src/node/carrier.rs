@@ -37,6 +37,8 @@ pub(super) struct Carrier {
     pub(super) epoch: u64,
     pub(super) is_dialled: bool,
     pub(super) stage: Stage,
+    /// When it is closed, a newer one having taken its place.
+    pub(super) close_at: Option<Time>,
     control: Option<StreamId>,
     assembler: Assembler,
     decoder: ControlDecoder,
@@ -87,6 +89,7 @@ impl Carrier {
             epoch: 0,
             is_dialled,
             stage: Stage::Greeting { until },
+            close_at: None,
             control: None,
             assembler: Assembler::default(),
             decoder: ControlDecoder::default(),

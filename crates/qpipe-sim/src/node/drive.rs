@@ -32,6 +32,7 @@ impl Node {
         for carrier in self.carriers.values_mut() {
             take(carrier.quic.poll_timeout().map(clock::time));
             take(carrier.probe_at);
+            take(carrier.close_at.filter(|_| carrier.stage == Stage::Bound));
             if let Stage::Greeting { until } = carrier.stage {
                 take(Some(until));
             }
@@ -143,6 +144,10 @@ impl Node {
         }
         self.hear_control(id, now);
         let Some(carrier) = self.carriers.get_mut(&id) else { return true };
+        if carrier.close_at.is_some_and(|at| at <= now) {
+            carrier.close_at = None;
+            carrier.close(codes::SUPERSEDED, now);
+        }
         if let Stage::Greeting { until } = carrier.stage
             && until <= now
         {
@@ -255,7 +260,7 @@ impl Node {
                 };
                 self.note("gives up", why, 0);
                 self.gave_up = true;
-                self.end_session(id, Cause::Lost, codes::DONE, now);
+                self.end_session(id, Cause::Unheard, codes::GONE, now);
             }
             ContactAction::Back { .. } => self.note("is back", 0, 0),
             ContactAction::Notice { .. } => self.note("notices silence", 0, 0),

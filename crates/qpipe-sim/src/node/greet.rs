@@ -1,5 +1,7 @@
 //! How connections begin and end: Hello, and what becomes of a session without its connection.
 
+use std::time::Duration;
+
 use qpipe_proto::budget::Share;
 use qpipe_proto::contact::Contact;
 use qpipe_proto::hello::{Instance, Judgement, Limits, SessionId, agree, judge};
@@ -13,6 +15,9 @@ use super::sides::Shared;
 use super::{Node, codes};
 use crate::clock::{self, Time};
 use crate::planted::Planted;
+
+/// A connection that a newer one has replaced is closed so much later, or four round trips.
+const SUPERSEDES_AFTER: Duration = Duration::from_secs(1);
 
 impl Node {
     /// A handshake is complete: the dialling side says Hello, or drops what is not wanted any more.
@@ -94,7 +99,8 @@ impl Node {
         };
         self.note("judges Hello", id as u64, judgement as u64);
         match judgement {
-            Judgement::Gone => self.turn_away(id, codes::GONE, now),
+            // Closed here, the connection would lose the answer: the dialler closes it.
+            Judgement::Gone => self.answer(id, hello, hello.limits, false),
             Judgement::Superseded => self.turn_away(id, codes::SUPERSEDED, now),
             Judgement::Twin => self.turn_away(id, codes::TWIN, now),
             Judgement::New => {
@@ -129,6 +135,9 @@ impl Node {
     }
 
     fn answer(&mut self, id: CarrierId, hello: &Hello, ours: Limits, resumed: bool) {
+        if let Some(carrier) = self.carriers.get_mut(&id) {
+            carrier.epoch = hello.epoch;
+        }
         let answer = self.hello(id, hello.session, ours, resumed);
         if let Some(carrier) = self.carriers.get_mut(&id) {
             carrier.say(&ControlMessage::Hello(answer));
@@ -149,15 +158,23 @@ impl Node {
         }
         let SessionId(session) = hello.session;
         let shared = self.sessions.get(&session).filter(|shared| !shared.is_over);
+        if let Some(shared) = shared.filter(|_| !hello.resumed) {
+            let is_restarted = shared.peer != hello.instance;
+            let cause = if is_restarted { Cause::Restarted } else { Cause::Gone };
+            return self.end_session(session, cause, codes::GONE, now);
+        }
         match shared.map(|shared| shared.session.epoch()) {
             Some(epoch) if epoch < hello.epoch => {
                 let older = self.adopt(id, hello, now);
+                let rtt = self.carriers.get(&id).map_or(SUPERSEDES_AFTER, |c| c.quic.rtt());
                 // The side that dialled the newest closes the older.
                 for older in older {
-                    self.close_carrier(older, now);
+                    if let Some(carrier) = self.carriers.get_mut(&older) {
+                        carrier.close_at = Some(now + SUPERSEDES_AFTER.max(4 * rtt));
+                    }
                 }
             }
-            _ => self.close_carrier(id, now),
+            _ => self.turn_away(id, codes::SUPERSEDED, now),
         }
     }
 
@@ -169,7 +186,7 @@ impl Node {
         let ended = self.sessions.iter().filter(|(_, shared)| instance.ends(shared.peer));
         for id in ended.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.note("ends a session of an older run", 0, 0);
-            self.end_session(id, Cause::Restarted, codes::DONE, now);
+            self.end_session(id, Cause::Restarted, codes::GONE, now);
         }
     }
 
@@ -252,10 +269,10 @@ impl Node {
             );
         }
         if matches!(before, Stage::Greeting { .. }) {
-            if code == codes::GONE && self.sessions.contains_key(&session) {
-                return self.end_session(session, Cause::Restarted, codes::DONE, now);
-            }
             return self.greeting_failed(id, now);
+        }
+        if before == Stage::Bound && matches!(code, codes::GONE | codes::PROTOCOL) {
+            return self.end_session(session, Cause::Gone, codes::DONE, now);
         }
         self.detach(id, session, now);
     }

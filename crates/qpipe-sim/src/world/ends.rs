@@ -67,8 +67,13 @@ impl Writer {
         }
         scene.trace.note(scene.now, scene.host, "writes", number as u64, taken);
         scene.oracle.accepted(number, taken, scene.now)?;
+        let half = self.plan.write.bytes / 2;
+        let is_silent = self.written < half && self.written + taken >= half;
         self.written += taken;
         self.wake = rest(&self.plan.write.pace, &mut self.rng, scene.now, scene.is_calm);
+        if is_silent && !scene.is_calm {
+            self.wake += self.plan.write.silence;
+        }
         Ok(true)
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use qpipe_proto::budget::{Account, Share};
-use qpipe_proto::cause::Cause;
 use qpipe_proto::contact::{Contact, Patience};
 use qpipe_proto::hello::{self, Enrolled, Instance, Limits, SessionId};
 use qpipe_proto::limits::{
@@ -14,7 +13,7 @@ use qpipe_proto::limits::{
 };
 use qpipe_proto::wire::{ControlDecoder, ControlMessage, Hello, encode_control};
 use qpipe_proto::{Secret, Session, Side};
-use quinn::{Connection, SendStream, VarInt};
+use quinn::{Connection, SendStream};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -60,13 +59,6 @@ pub(crate) struct Terms {
     pub(crate) takes_names: bool,
 }
 
-/// The peer's Hello, on a connection that this side accepted.
-pub(crate) struct Heard {
-    pub(crate) greeted: Greeted,
-    pub(crate) hello: Hello,
-    streams: ControlStreams,
-}
-
 /// Why there is no session on a connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GreetError {
@@ -91,13 +83,6 @@ pub(crate) enum GreetError {
     /// No version in common.
     #[error(transparent)]
     Version(#[from] hello::VersionMismatch),
-}
-
-/// An acceptor's refusal of a dialler: what the connection is closed with.
-#[derive(Debug)]
-pub(crate) struct RefusedHello {
-    pub(crate) code: VarInt,
-    pub(crate) reason: String,
 }
 
 /// What the dialler of a new session asks for.
@@ -126,7 +111,12 @@ pub(crate) async fn say_first_hello(
     let FirstHello { session_id, epoch, ticket, way } = first;
     let instance = terms.instance;
     let hello = Hello { ticket, ..our_hello(session_id, epoch, instance, false, ours) };
-    let (streams, theirs) = exchange(&greeted.conn, hello).await?;
+    let (streams, theirs) = {
+        let mut given_up = GivenUp { conn: &greeted.conn, is_answered: false };
+        let exchanged = exchange(&greeted.conn, hello).await;
+        given_up.is_answered = true;
+        exchanged?
+    };
     let (reserve, _) = reserved.take().ok_or(GreetError::Busy)?;
     let limits = theirs.limits.clamped();
     let account = terms.account.clone();
@@ -140,6 +130,20 @@ pub(crate) async fn say_first_hello(
         is_stranger: false,
     };
     Ok(links.link(session_id, terms, streams))
+}
+
+/// A first Hello that nobody waits for an answer to any more: the peer is not to keep the session.
+struct GivenUp<'a> {
+    conn: &'a Connection,
+    is_answered: bool,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.conn.close(codes::GONE, b"the dial was given up");
+        }
+    }
 }
 
 /// Says Hello on another connection that this side dialled for a session, and adopts it on the
@@ -162,100 +166,8 @@ pub(crate) async fn say_hello_again(
     Ok(())
 }
 
-/// Waits for Hello on a connection that this side accepted.
-pub(crate) async fn hear_hello(greeted: Greeted) -> Result<Heard, GreetError> {
-    let conn = greeted.conn.clone();
-    let mut decoder = ControlDecoder::default();
-    let hear = async {
-        let (send, recv) = conn.accept_bi().await?;
-        let mut recv = Assembler::new(recv);
-        let theirs = read_hello(&mut recv, &mut decoder).await?;
-        Ok((send, recv, theirs))
-    };
-    let (send, recv, hello) = match in_time(hear).await {
-        Ok(heard) => heard,
-        Err(error) => {
-            conn.close(codes::PROTOCOL, b"the first message must be Hello");
-            return Err(error);
-        }
-    };
-    if let Err(mismatch) = hello::agree(&hello) {
-        conn.close(codes::VERSION, format!("this side speaks qpipe/{VERSION} only").as_bytes());
-        return Err(mismatch.into());
-    }
-    Ok(Heard { greeted, hello, streams: ControlStreams { send, recv, decoder } })
-}
-
-impl Heard {
-    /// Refuses the Hello.
-    pub(crate) fn refuse(self, refused: &RefusedHello) {
-        self.greeted.conn.close(refused.code, refused.reason.as_bytes());
-    }
-
-    /// Answers that the session is not known here (any more).
-    pub(crate) async fn answer_gone(mut self, instance: Instance) {
-        let Hello { session, epoch, limits, .. } = self.hello;
-        let hello = our_hello(session, epoch, instance, false, limits);
-        let answer = encode_control(&ControlMessage::Hello(hello));
-        let conn = self.greeted.conn;
-        // Closed here, the connection would lose the answer: the dialler closes it.
-        let answered = async {
-            let _ = self.streams.send.write_all(&answer).await;
-            Ok(conn.closed().await)
-        };
-        if in_time(answered).await.is_err() {
-            conn.close(codes::GONE, b"the session is not known here");
-        }
-    }
-
-    /// Answers, and begins the session.
-    pub(crate) async fn begin(
-        mut self,
-        terms: Terms,
-        enrolled: Option<Enrolled>,
-        is_stranger: bool,
-    ) -> Result<Arc<Link>, GreetError> {
-        let conn = self.greeted.conn.clone();
-        let Some((reserve, ours)) = reserve(&terms.account) else {
-            conn.close(codes::BUSY, b"no memory left for another session");
-            return Err(GreetError::Busy);
-        };
-        let Hello { session, epoch, instance, limits, .. } = self.hello;
-        let hello = our_hello(session, epoch, terms.instance, false, ours);
-        let hello = Hello { enrolled: enrolled.clone(), ..hello };
-        // A peer that gives no credit for the answer is not to hold its place.
-        let answer = encode_control(&ControlMessage::Hello(hello));
-        let send = &mut self.streams.send;
-        if in_time(async { Ok(send.write_all(&answer).await) }).await.is_err() {
-            conn.close(codes::PROTOCOL, b"the answer to Hello was not taken");
-            return Err(GreetError::NoHello);
-        }
-        let account = terms.account.clone();
-        let state = Session::new(Side::Acceptor, epoch, ours, limits.clamped(), account, reserve);
-        let given = Given {
-            greeted: self.greeted,
-            session: state,
-            instance,
-            enrolled,
-            way: None,
-            is_stranger,
-        };
-        Ok(given.link(session, terms, self.streams))
-    }
-
-    /// Answers, and goes on with a session on this connection.
-    pub(crate) fn resume(self, link: &Arc<Link>, instance: Instance) {
-        let Hello { session, epoch, limits: theirs, .. } = self.hello;
-        let limits = link.lock().session.limits();
-        let answer = our_hello(session, epoch, instance, true, limits);
-        let first = encode_control(&ControlMessage::Hello(answer));
-        let wire = Wire::new(self.greeted.conn, epoch);
-        adopt(link, Adoption { wire, streams: self.streams, first, is_dialled: false }, theirs);
-    }
-}
-
 /// From now on the session sends on this connection, unless a newer one was faster.
-fn adopt(link: &Arc<Link>, adoption: Adoption, theirs: Limits) {
+pub(super) fn adopt(link: &Arc<Link>, adoption: Adoption, theirs: Limits) {
     let wire = adoption.wire.clone();
     let is_adopted = link.with(|state| {
         let is_newest = wire.epoch > state.session.epoch() && state.ended.is_none();
@@ -279,17 +191,22 @@ fn adopt(link: &Arc<Link>, adoption: Adoption, theirs: Limits) {
 }
 
 /// What makes a link.
-struct Given {
-    greeted: Greeted,
-    session: Session,
-    instance: Instance,
-    enrolled: Option<Enrolled>,
-    way: Option<Peer>,
-    is_stranger: bool,
+pub(super) struct Given {
+    pub(super) greeted: Greeted,
+    pub(super) session: Session,
+    pub(super) instance: Instance,
+    pub(super) enrolled: Option<Enrolled>,
+    pub(super) way: Option<Peer>,
+    pub(super) is_stranger: bool,
 }
 
 impl Given {
-    fn link(self, session_id: SessionId, terms: Terms, streams: ControlStreams) -> Arc<Link> {
+    pub(super) fn link(
+        self,
+        session_id: SessionId,
+        terms: Terms,
+        streams: ControlStreams,
+    ) -> Arc<Link> {
         let Greeted { conn, peer, suite, dialled } = self.greeted;
         let side = if dialled.is_some() { Side::Dialler } else { Side::Acceptor };
         let (epoch, rtt) = (self.session.epoch(), conn.rtt());
@@ -323,7 +240,7 @@ impl Given {
     }
 }
 
-fn our_hello(
+pub(super) fn our_hello(
     session: SessionId,
     epoch: u64,
     instance: Instance,
@@ -362,7 +279,7 @@ async fn exchange(conn: &Connection, hello: Hello) -> Result<(ControlStreams, He
 }
 
 /// Memory for what the peer may send before its opens are answered: less of it when little is free.
-fn reserve(account: &Account) -> Option<Reserved> {
+pub(super) fn reserve(account: &Account) -> Option<Reserved> {
     let mut opens = OPENS_UNANSWERED_MAX;
     while opens >= OPENS_MIN {
         if let Some(share) = account.reserve_if_ample(opens * INITIAL_LIMIT_BYTES) {
@@ -374,7 +291,7 @@ fn reserve(account: &Account) -> Option<Reserved> {
     None
 }
 
-async fn read_hello(
+pub(super) async fn read_hello(
     recv: &mut Assembler,
     decoder: &mut ControlDecoder,
 ) -> Result<Hello, GreetError> {
@@ -395,7 +312,9 @@ async fn read_hello(
 }
 
 /// What `hear` gives, if it does before the deadline for Hello.
-async fn in_time<T>(hear: impl Future<Output = Result<T, GreetError>>) -> Result<T, GreetError> {
+pub(super) async fn in_time<T>(
+    hear: impl Future<Output = Result<T, GreetError>>,
+) -> Result<T, GreetError> {
     tokio::time::timeout(HELLO_DEADLINE, hear).await.unwrap_or(Err(GreetError::Silent))
 }
 
@@ -404,16 +323,5 @@ fn closed_or(conn: &Connection, error: GreetError) -> GreetError {
     match conn.close_reason() {
         Some(reason) => reason.into(),
         None => error,
-    }
-}
-
-/// The cause that a refusal of a Hello amounts to, for messages.
-pub(crate) fn cause_of(code: VarInt) -> Cause {
-    match code {
-        codes::BUSY => Cause::Busy,
-        codes::NOT_ALLOWED => Cause::NotAllowed,
-        codes::TICKET => Cause::Ticket,
-        codes::DONE | codes::GONE => Cause::Stopping,
-        _ => Cause::Protocol,
     }
 }

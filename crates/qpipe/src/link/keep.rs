@@ -187,13 +187,16 @@ impl Look {
             *self = Look { epoch: wire.epoch, ..Look::new(now) };
         }
         let remote = conn.remote_address();
+        let is_old_news = std::mem::take(&mut state.has_moved);
         let has_moved = self.remote.replace(remote).is_some_and(|before| before != remote);
         let pulse = pulse(conn)?;
         let before = std::mem::replace(&mut self.pulse, pulse);
         if pulse.received != before.received {
             self.received_at = now;
             self.is_flowing |= pulse.received - before.received >= FLOW_DATAGRAMS;
-            state.contact.heard(now);
+            if !is_old_news {
+                state.contact.heard(now);
+            }
         }
         if pulse.asked != before.asked {
             self.asked_at = now;
@@ -202,7 +205,9 @@ impl Look {
             self.acked_at = now;
         }
         let is_unanswered = pulse.in_flight > 0 || self.asked_at > self.acked_at;
-        let rtt = conn.rtt();
+        // What was acknowledged before an outage and is heard of after it passes for a round trip of
+        // the outage's length. One kick too many is one packet.
+        let rtt = conn.rtt().min(4 * conn.stats().path.min_rtt);
         let patience = KICK_EVERY.max(rtt + rtt / 4 + BUSY_LOOK / 2);
         if has_moved {
             // What was sent to the address before is lost, and only an answer will show it.

@@ -6,6 +6,7 @@
 //! has one. One more keeps the session in contact with its peer. No task waits while it holds the
 //! lock.
 
+mod answer;
 mod assembler;
 pub(crate) mod codes;
 mod control;
@@ -41,10 +42,8 @@ use crate::identity::PeerIdentity;
 use crate::node::Peer;
 use crate::session::{IncomingOpen, SessionEnd};
 
-pub(crate) use greet::{
-    FirstHello, GreetError, Greeted, Heard, RefusedHello, Terms, cause_of, hear_hello,
-    say_first_hello, say_hello_again,
-};
+pub(crate) use answer::{Heard, RefusedHello, cause_of, hear_hello};
+pub(crate) use greet::{FirstHello, GreetError, Greeted, Terms, say_first_hello, say_hello_again};
 pub(crate) use state::State;
 pub(crate) use streams::carry_out;
 pub(crate) use wire::Wire;
@@ -300,6 +299,7 @@ impl Link {
         let wire = {
             let mut state = self.lock();
             state.contact.network_changed(clock::now());
+            state.has_moved = true;
             state.owes_addresses = true;
             state.wire.clone()
         };

@@ -35,6 +35,8 @@ pub(crate) struct State {
     pub(crate) rtt: Duration,
     /// Where the peer was when there last was a connection.
     pub(crate) last_remote: Option<SocketAddr>,
+    /// The network changed since the keeper last looked: what arrived until then proves nothing.
+    pub(crate) has_moved: bool,
     /// Opens that wait to be allowed.
     pub(crate) waiting_opens: usize,
     /// How the session ends: its connections are being closed.
@@ -97,6 +99,7 @@ impl State {
             readers: HashMap::new(),
             rtt,
             last_remote: None,
+            has_moved: false,
             waiting_opens: 0,
             ended: None,
             is_finished: false,

@@ -33,9 +33,9 @@ pub(crate) struct Core {
     pub(super) links: Mutex<Vec<Arc<Link>>>,
     pub(super) offers: Mutex<HashMap<SecretHash, Pending>>,
     /// Bounded by what sessions allow: [`qpipe_proto::limits::OPENS_UNANSWERED_MAX`] for each.
-    pub(super) opens: mpsc::UnboundedSender<IncomingOpen>,
+    pub(super) opens: Mutex<Option<mpsc::UnboundedSender<IncomingOpen>>>,
     /// Each session has two in a [`Patience::notice`] at most, for a user who reads them.
-    pub(super) notices: mpsc::UnboundedSender<Notice>,
+    pub(super) notices: Mutex<Option<mpsc::UnboundedSender<Notice>>>,
     /// Which run of this node this is.
     pub(super) instance: Instance,
     pub(super) handshakes: Arc<Semaphore>,
@@ -112,6 +112,9 @@ impl Core {
     }
 
     pub(super) fn shut(&self) {
+        // Whoever waits for opens or notices hears that there are no more.
+        lock(&self.opens).take();
+        lock(&self.notices).take();
         let links = self.links().clone();
         for link in links {
             link.end_with(SessionEnd::Lost("its node was closed".to_owned()), codes::GONE);
@@ -132,8 +135,10 @@ impl Host for Core {
         let kind = NoticeKind::from(notice);
         let peer = link.way.as_ref().map(|way| way.name.clone()).filter(|name| !name.is_empty());
         let notice = Notice { host: link.peer.host(), peer, address: link.remote_address(), kind };
-        // Without a reader nobody wants to know.
-        let _ = self.notices.send(notice);
+        if let Some(notices) = &*lock(&self.notices) {
+            // Without a reader nobody wants to know.
+            let _ = notices.send(notice);
+        }
     }
 
     fn redial(&self, link: Arc<Link>) -> JoinHandle<()> {
@@ -154,8 +159,13 @@ impl Host for Core {
             OpenTarget::Unknown => open.refuse(Cause::Protocol),
             OpenTarget::Name(_) if !self.options.takes_names => open.refuse(Cause::NotAllowed),
             OpenTarget::Name(_) => {
-                if let Err(unsent) = self.opens.send(open) {
-                    unsent.0.refuse(Cause::Stopping);
+                let unsent = match &*lock(&self.opens) {
+                    Some(opens) => opens.send(open).err().map(|unsent| unsent.0),
+                    None => Some(open),
+                };
+                // Not with the lock held.
+                if let Some(open) = unsent {
+                    open.refuse(Cause::Stopping);
                 }
             }
         }
@@ -187,4 +197,8 @@ pub(super) async fn watch_network(core: Weak<Core>) {
         let links = core.links().clone();
         links.iter().for_each(Link::network_changed);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,6 +8,8 @@ mod network;
 mod notice;
 mod offer;
 mod sockets;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
@@ -133,10 +135,6 @@ impl Node {
         let server = sockets::server_config(&identity, &options.patience)?;
         let fresh = || Continuity::fresh().map_err(StartError::Random);
         let continuity = options.continuity.clone().map_or_else(fresh, Ok)?;
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)
-            .map_err(|error| StartError::Random(io::Error::other(error)))?;
-        let instance = Instance { start: continuity.start(), random: u64::from_ne_bytes(random) };
         let mut endpoints = Vec::new();
         for (address, must_work) in sockets::addresses(&options.listen) {
             match sockets::bind(address)
@@ -147,6 +145,23 @@ impl Node {
                 Err(error) => tracing::debug!(%address, %error, "no such sockets on this host"),
             }
         }
+        let node = Node::assemble(identity, options, access, &continuity, endpoints)?;
+        tokio::spawn(self::core::watch_network(Arc::downgrade(&node.core)));
+        Ok(node)
+    }
+
+    /// A node on these endpoints.
+    fn assemble(
+        identity: Identity,
+        options: NodeOptions,
+        access: Arc<dyn Access>,
+        continuity: &Continuity,
+        endpoints: Vec<quinn::Endpoint>,
+    ) -> Result<Node, StartError> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| StartError::Random(io::Error::other(error)))?;
+        let instance = Instance { start: continuity.start(), random: u64::from_ne_bytes(random) };
         let (opens, receiver) = mpsc::unbounded_channel();
         let (notices, heard) = mpsc::unbounded_channel();
         let budget = Budget::new(options.memory.max(MEMORY_BYTES_MIN));
@@ -158,8 +173,8 @@ impl Node {
             endpoints,
             links: Mutex::default(),
             offers: Mutex::default(),
-            opens,
-            notices,
+            opens: Mutex::new(Some(opens)),
+            notices: Mutex::new(Some(notices)),
             instance,
             handshakes: Arc::new(Semaphore::new(accept::HANDSHAKES_MAX)),
             rtts: Mutex::default(),
@@ -168,7 +183,6 @@ impl Node {
         for endpoint in &core.endpoints {
             tokio::spawn(accept::accept(endpoint.clone(), Arc::downgrade(&core)));
         }
-        tokio::spawn(self::core::watch_network(Arc::downgrade(&core)));
         let (opens, notices) = (receiver.into(), heard.into());
         Ok(Node { core, opens, notices })
     }

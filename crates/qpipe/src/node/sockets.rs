@@ -48,6 +48,17 @@ pub(super) fn endpoint(
     Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))
 }
 
+/// An endpoint on a socket that is none of the kernel's.
+#[cfg(test)]
+pub(super) fn endpoint_on(
+    continuity: &Continuity,
+    socket: Arc<dyn quinn::AsyncUdpSocket>,
+    server: quinn::ServerConfig,
+) -> io::Result<Endpoint> {
+    let config = transport::endpoint_config(continuity);
+    Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))
+}
+
 pub(super) fn server_config(
     identity: &Identity,
     patience: &Patience,

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use qpipe::Pumping;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 
 use crate::differences::Ending;
+use crate::hosts::slowness;
 
 /// The end that a program writes to.
 pub(crate) trait WriteEnd: Send + 'static {
@@ -111,9 +113,9 @@ pub(crate) struct FdReader {
     pub(crate) _background: Option<Background>,
 }
 
-/// How long a pipe that is full for its writer stays so before it counts as full: the tasks behind
-/// a descriptor may be about to make room.
-const SETTLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+/// How long a pipe that is full for its writer stays so before it counts as full, on loopback: the
+/// tasks behind a descriptor may be about to make room.
+const SETTLE: Duration = Duration::from_millis(500);
 
 fn without_blocking<T>(
     fd: BorrowedFd<'_>,
@@ -145,7 +147,8 @@ impl WriteEnd for FdWriter {
     }
 
     fn has_room_after_all(&mut self) -> bool {
-        self.background.is_some() && is_ready(self.fd.as_fd(), PollFlags::OUT, Some(&SETTLE))
+        let settled = Timespec::try_from(SETTLE * slowness()).unwrap();
+        self.background.is_some() && is_ready(self.fd.as_fd(), PollFlags::OUT, Some(&settled))
     }
 
     fn close(self) -> io::Result<()> {

@@ -4,11 +4,19 @@
 //!
 //! Where qpipe is meant to differ from the kernel, [`differences`] says so and why; no case knows
 //! which pipe it runs on.
+//!
+//! By default both hosts are on loopback. [`hosts`] puts them into two network namespaces where the
+//! environment names some, and [`networks`] runs the same cases over bad links that way.
+
+// Threads are seen to sleep in /proc, and networks are Linux's namespaces.
+#![cfg(target_os = "linux")]
 
 mod cases;
 mod differences;
 mod drawn;
 mod ends;
+mod hosts;
+mod networks;
 #[path = "../pair/mod.rs"]
 mod pair;
 mod shared;
@@ -19,7 +27,7 @@ use std::time::Duration;
 
 use sides::{Kernel, OpenedByReader, OpenedByWriter, Pipes, ThroughDescriptors};
 
-/// A case that takes longer hangs.
+/// A case that takes longer hangs, on loopback.
 const CASE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Runs one case on fresh pipes, and fails if it hangs.
@@ -30,7 +38,7 @@ fn run<P: Pipes>(case: fn(&P)) {
         // The receiver is there until the deadline.
         let _ = done.send(());
     });
-    match ended.recv_timeout(CASE_DEADLINE) {
+    match ended.recv_timeout(CASE_DEADLINE * hosts::slowness()) {
         Ok(()) => running.join().unwrap(),
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             std::panic::resume_unwind(running.join().unwrap_err())

@@ -1,13 +1,16 @@
 //! What makes pipes: the kernel, and two nodes with a session between them.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
-use tokio::runtime::Runtime;
+use qpipe::Pumping;
+use tokio::runtime::Handle;
 
 use crate::differences::Kind;
 use crate::ends::{Background, FdReader, FdWriter, QpipeReader, QpipeWriter, ReadEnd, WriteEnd};
-use crate::pair::Pair;
+use crate::hosts::Hosts;
 
 /// Something that makes a write end and a read end.
 pub(crate) trait Pipes: Sized + 'static {
@@ -31,43 +34,6 @@ pub(crate) struct OpenedByReader(Hosts);
 
 /// qpipe with kernel pipes at both ends.
 pub(crate) struct ThroughDescriptors(Hosts);
-
-/// Two nodes with a session.
-struct Hosts {
-    runtime: Runtime,
-    pair: Pair,
-}
-
-impl Hosts {
-    fn new() -> Hosts {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.unwrap();
-        let pair = runtime.block_on(Pair::new());
-        Hosts { runtime, pair }
-    }
-
-    fn ends(
-        &self,
-        writer: qpipe::PipeWriter,
-        reader: qpipe::PipeReader,
-    ) -> (QpipeWriter, QpipeReader) {
-        let _inside = self.runtime.enter();
-        let runtime = self.runtime.handle().clone();
-        let writer = QpipeWriter { end: Some(writer.into_blocking()), runtime: runtime.clone() };
-        (writer, QpipeReader { end: Some(reader.into_blocking()), runtime })
-    }
-
-    /// A pipe whose writer knows that it may fill the start window, and not only what an open that
-    /// is not answered yet may send.
-    fn pipe(&self) -> (qpipe::PipeWriter, qpipe::PipeReader) {
-        self.runtime.block_on(async {
-            let (writer, reader) = self.pair.pipe().await;
-            writer.accepted().await.unwrap();
-            (writer, reader)
-        })
-    }
-}
 
 impl Pipes for Kernel {
     const KIND: Kind = Kind::Kernel;
@@ -96,7 +62,7 @@ impl Pipes for OpenedByWriter {
 
     fn open(&self) -> (QpipeWriter, QpipeReader) {
         let (writer, reader) = self.0.pipe();
-        self.0.ends(writer, reader)
+        (blocking_writer(self.0.dialler(), writer), blocking_reader(self.0.acceptor(), reader))
     }
 }
 
@@ -110,8 +76,8 @@ impl Pipes for OpenedByReader {
     }
 
     fn open(&self) -> (QpipeWriter, QpipeReader) {
-        let (writer, reader) = self.0.runtime.block_on(self.0.pair.pipe_from_reader());
-        self.0.ends(writer, reader)
+        let (writer, reader) = self.0.pipe_from_reader();
+        (blocking_writer(self.0.acceptor(), writer), blocking_reader(self.0.dialler(), reader))
     }
 }
 
@@ -126,16 +92,30 @@ impl Pipes for ThroughDescriptors {
 
     fn open(&self) -> (FdWriter, FdReader) {
         let (writer, reader) = self.0.pipe();
-        let _inside = self.0.runtime.enter();
-        let background = |pumping| {
-            let runtime = self.0.runtime.handle().clone();
-            Some(Background { pumping, runtime })
-        };
-        let (writer, pumping) = writer.into_fd().unwrap();
-        let writer = FdWriter { fd: writer, background: background(pumping) };
-        let (reader, pumping) = reader.into_fd().unwrap();
-        (writer, FdReader { fd: reader, _background: background(pumping) })
+        let (fd, background) = descriptor(self.0.dialler(), || writer.into_fd());
+        let writer = FdWriter { fd, background };
+        let (fd, background) = descriptor(self.0.acceptor(), || reader.into_fd());
+        (writer, FdReader { fd, _background: background })
     }
+}
+
+fn blocking_writer(runtime: &Handle, end: qpipe::PipeWriter) -> QpipeWriter {
+    let _inside = runtime.enter();
+    QpipeWriter { end: Some(end.into_blocking()), runtime: runtime.clone() }
+}
+
+fn blocking_reader(runtime: &Handle, end: qpipe::PipeReader) -> QpipeReader {
+    let _inside = runtime.enter();
+    QpipeReader { end: Some(end.into_blocking()), runtime: runtime.clone() }
+}
+
+fn descriptor(
+    runtime: &Handle,
+    make: impl FnOnce() -> io::Result<(OwnedFd, Pumping)>,
+) -> (OwnedFd, Option<Background>) {
+    let _inside = runtime.enter();
+    let (fd, pumping) = make().unwrap();
+    (fd, Some(Background { pumping, runtime: runtime.clone() }))
 }
 
 /// A thread that can be seen to sleep.

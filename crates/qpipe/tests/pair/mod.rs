@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use qpipe::identity::{HostIdentity, PeerIdentity};
@@ -10,11 +12,41 @@ use qpipe::{
     Access, Address, End, Ends, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, Peer,
     PipeReader, PipeWriter, Session,
 };
+use tokio::runtime::Handle;
+
+/// Where a node is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// What drives it. Its threads open the node's sockets, so their network is the node's.
+    pub runtime: Handle,
+    /// An address there.
+    pub address: IpAddr,
+}
+
+impl Place {
+    /// This runtime, on loopback.
+    pub fn here() -> Place {
+        Place { runtime: Handle::current(), address: Ipv4Addr::LOCALHOST.into() }
+    }
+
+    /// Does something there.
+    pub async fn run<F>(&self, work: F) -> F::Output
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.runtime.spawn(work).await.unwrap()
+    }
+}
 
 /// A node with a key of its own, listening on a free port of 127.0.0.1.
 pub fn node(memory: u64) -> Node {
+    node_at(Ipv4Addr::LOCALHOST.into(), memory)
+}
+
+/// A node with a key of its own, listening on a free port of this address.
+pub fn node_at(address: IpAddr, memory: u64) -> Node {
     let identity = HostIdentity::ephemeral().unwrap().node();
-    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let listen = vec![(address, 0).into()];
     let options = NodeOptions { listen, memory, ..NodeOptions::default() };
     Node::start(identity, options, Arc::new(Nobody)).unwrap()
 }
@@ -41,12 +73,25 @@ impl Pair {
     }
 
     pub async fn with_memory(memory: u64) -> Pair {
-        let (dialler, acceptor) = (node(memory), node(memory));
+        Pair::between(Place::here(), Place::here(), memory).await
+    }
+
+    /// A node at each of these places: the one that dials, and the other.
+    pub async fn between(place: Place, other: Place, memory: u64) -> Pair {
+        let acceptor = other.run(async move { node_at(other.address, memory) }).await;
+        let peer = peer(&acceptor);
         // A session begins with a ticket; its pipe is closed again at once.
         let mut offer = acceptor.offer(End::Write, None).unwrap();
-        let session = dialler.connect(&peer(&acceptor), Some(offer.secret())).await.unwrap();
-        let target = OpenTarget::Ticket(offer.secret().clone());
-        let mut writer = session.open_writer(target, OpenOptions::default()).await.unwrap();
+        let secret = offer.secret().clone();
+        let address = place.address;
+        let dialling = place.run(async move {
+            let dialler = node_at(address, memory);
+            let session = dialler.connect(&peer, Some(&secret)).await.unwrap();
+            let target = OpenTarget::Ticket(secret);
+            let writer = session.open_writer(target, OpenOptions::default()).await.unwrap();
+            (dialler, session, writer)
+        });
+        let (dialler, session, mut writer) = dialling.await;
         let mut ends = offer.taken().await.unwrap();
         let mut reader = ends.reader.take().unwrap();
         writer.close();

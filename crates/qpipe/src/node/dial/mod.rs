@@ -17,8 +17,7 @@ use qpipe_proto::ticket::Address;
 use qpipe_proto::{Fingerprint, Secret};
 
 use super::core::Core;
-use crate::link::{FirstHello, GreetError, Link, codes, say_first_hello};
-use crate::session::SessionEnd;
+use crate::link::{FirstHello, GreetError, Link, say_first_hello};
 use crate::tls::{ExpectedHost, HandshakeFailure};
 use race::Race;
 use resolve::resolve;
@@ -145,8 +144,6 @@ pub(super) async fn connect(
             race.in_time(say_first_hello(arrived.greeted, first, terms, &mut reserved)).await;
         match said.unwrap_or(Err(GreetError::Silent)) {
             Ok(link) => {
-                let unclaimed = Unclaimed { link, is_claimed: false };
-                let link = unclaimed.claim();
                 core.keep(&link);
                 return Ok(link);
             }
@@ -154,26 +151,5 @@ pub(super) async fn connect(
         }
         // Had that Hello arrived after all, this one is newer.
         epoch += 2;
-    }
-}
-
-/// A session that a dial came to, closed again unless somebody takes it: the dial may be given up.
-struct Unclaimed {
-    link: Arc<Link>,
-    is_claimed: bool,
-}
-
-impl Unclaimed {
-    fn claim(mut self) -> Arc<Link> {
-        self.is_claimed = true;
-        self.link.clone()
-    }
-}
-
-impl Drop for Unclaimed {
-    fn drop(&mut self) {
-        if !self.is_claimed {
-            self.link.end_with(SessionEnd::Idle, codes::GONE);
-        }
     }
 }

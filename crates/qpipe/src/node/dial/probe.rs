@@ -21,6 +21,10 @@ pub(super) async fn probe(address: SocketAddr) -> DialError {
 
 /// What the network says of `address`, if it ever says something.
 pub(crate) async fn probe_error(address: SocketAddr) -> Option<io::Error> {
+    #[cfg(test)]
+    if crate::simulated::is_simulated(address) {
+        return crate::simulated::probe_error(address).await;
+    }
     let any: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -1,0 +1,51 @@
+//! What simulations need of a node beyond what programs do.
+
+use std::sync::Arc;
+
+use quinn::AsyncUdpSocket;
+
+use super::{Node, NodeOptions, sockets};
+use crate::access::Access;
+use crate::identity::{Continuity, Identity};
+use crate::link::{Link, codes};
+
+impl Node {
+    /// Starts a node on a socket that is none of the kernel's, and listens to no change of this host's
+    /// network.
+    pub(crate) fn start_on(
+        identity: Identity,
+        options: NodeOptions,
+        access: Arc<dyn Access>,
+        socket: Arc<dyn AsyncUdpSocket>,
+    ) -> Node {
+        let server = sockets::server_config(&identity, &options.patience).unwrap();
+        let continuity = options.continuity.clone().unwrap_or(Continuity::fresh().unwrap());
+        let endpoint = sockets::endpoint_on(&continuity, socket, server).unwrap();
+        Node::assemble(identity, options, access, &continuity, vec![endpoint]).unwrap()
+    }
+
+    /// Gives the node another socket, as after the loss of an address.
+    pub(crate) fn rebind_to(&self, socket: Arc<dyn AsyncUdpSocket>) {
+        self.core.endpoints[0].rebind_abstract(socket).unwrap();
+    }
+
+    /// Tells the node that its host's addresses or routes changed.
+    pub(crate) fn network_changed(&self) {
+        let links = self.core.links().clone();
+        links.iter().for_each(Link::network_changed);
+    }
+
+    /// Closes the adopted connections of all sessions with a code that says nothing of these; returns
+    /// how many there were.
+    pub(crate) fn cut_connections(&self) -> usize {
+        let links = self.core.links().clone();
+        let wires: Vec<_> = links.iter().filter_map(|link| link.lock().wire.clone()).collect();
+        wires.iter().for_each(|wire| wire.conn.close(codes::DONE, b"cut by a test"));
+        wires.len()
+    }
+
+    /// How many sessions the node has.
+    pub(crate) fn sessions(&self) -> usize {
+        self.core.links().len()
+    }
+}
