@@ -10,6 +10,8 @@ mod hear;
 mod opens;
 mod pipe;
 mod resume;
+mod settle;
+mod streams;
 mod tell;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -21,14 +23,14 @@ use crate::fact::{Answer, Contradiction, Facts, Group, Kinds, Open, OpenTarget, 
 use crate::hello::Limits;
 use crate::id::{PipeId, Ranges, Side};
 use crate::limits::GROUP_PIPES_MAX;
-use crate::planted::{self, Planted};
 use crate::read_end::ReadEnd;
 use crate::write_end::WriteEnd;
 use opens::{Allowance, Groups};
 use pipe::{LocalEnd, Pipe};
 
-pub use hear::{SessionError, StreamVerdict, Taken};
+pub use hear::SessionError;
 pub use resume::StreamStart;
+pub use streams::{StreamVerdict, Taken};
 
 /// Something the driver has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -348,66 +350,6 @@ impl Session {
         {
             pipe.is_announced = true;
             self.events.push_back(Event::Changed(id));
-        }
-    }
-
-    /// Index of a set of ids by whose opens they are: ours first.
-    fn owner(&self, id: PipeId) -> usize {
-        usize::from(id.opener() != self.side)
-    }
-
-    fn is_forgotten(&self, id: PipeId) -> bool {
-        !planted::has(Planted::ForgetsForgotten)
-            && self.forgotten[self.owner(id)].contains(id.index())
-    }
-
-    /// Both sides are through with the pipe, or as good as.
-    fn settle(&mut self, id: PipeId, tell: bool) {
-        let owner = self.owner(id);
-        let is_new = self.forgotten[owner].insert(id.index());
-        // A repeated answer is left out rather than let a peer that reads none fill memory.
-        if tell && (is_new || !self.is_congested()) {
-            self.unsettled[owner].insert(id.index());
-        }
-        if is_new && owner == 1 {
-            self.allowance.hear(id);
-            // An open that its opener took back counts until it is answered: the node holds it.
-            let pipe = self.pipes.get_mut(&id);
-            let is_held = pipe.is_some_and(|pipe| {
-                pipe.is_owed = pipe.facts.answer.is_none() && !pipe.is_released;
-                pipe.is_owed || pipe.is_free
-            });
-            if !is_held {
-                self.allowance.release();
-            }
-        }
-        self.retire(id);
-    }
-
-    fn insert(&mut self, id: PipeId, pipe: Pipe) {
-        let owner = self.owner(id);
-        self.live[owner].insert(id.index());
-        self.inbound += u64::from(pipe.peer_writes());
-        self.pipes.insert(id, pipe);
-    }
-
-    /// Nothing more is said of the pipe; what its local end needs stays until it is released.
-    fn retire(&mut self, id: PipeId) {
-        let owner = self.owner(id);
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
-        if self.live[owner].remove(&id.index()) {
-            self.inbound -= u64::from(pipe.peer_writes());
-        }
-        pipe.is_settled = true;
-        pipe.untold = Kinds::default();
-        self.drop_if_done(id);
-    }
-
-    fn drop_if_done(&mut self, id: PipeId) {
-        if self.pipes.get(&id).is_some_and(|pipe| pipe.is_settled && pipe.is_released) {
-            self.pipes.remove(&id);
-            self.lazy.remove(&id);
-            self.idle.remove(&id);
         }
     }
 }

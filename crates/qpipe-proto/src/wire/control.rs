@@ -1,10 +1,11 @@
 //! Control messages: between the generated protobuf types and ours.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 
+use super::address::{address_from_pb, address_to_pb};
 use super::{pb, varint};
 use crate::cause::Cause;
 use crate::fact::{
@@ -358,24 +359,6 @@ fn closed_from_pb(closed: pb::Closed) -> Result<Closed, MalformedMessage> {
         pb::ClosedKind::Unspecified => return Err(MalformedMessage("a Closed of no kind")),
     };
     Ok(Closed { kind, consumed: closed.consumed })
-}
-
-fn address_to_pb(address: &SocketAddr) -> pb::SocketAddress {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    };
-    pb::SocketAddress { ip, port: address.port().into() }
-}
-
-fn address_from_pb(address: pb::SocketAddress) -> Result<SocketAddr, MalformedMessage> {
-    let malformed = MalformedMessage("an address that is none");
-    let ip = match address.ip[..].try_into().map(|bytes: [u8; 4]| IpAddr::from(bytes)) {
-        Ok(ip) => ip,
-        Err(_) => IpAddr::from(<[u8; 16]>::try_from(&address.ip[..]).map_err(|_| malformed)?),
-    };
-    let port = u16::try_from(address.port).map_err(|_| malformed)?;
-    Ok(SocketAddr::new(ip, port))
 }
 
 fn held_to_pb(held: Held) -> pb::Held {

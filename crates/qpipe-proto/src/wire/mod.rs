@@ -1,5 +1,6 @@
 //! The wire format: control messages and pipe streams (docs/protocol.md, `qpipe.proto`).
 
+mod address;
 mod control;
 mod frame;
 pub(crate) mod pb;
