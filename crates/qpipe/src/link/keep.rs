@@ -21,7 +21,7 @@ const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 /// While bytes wait and nothing is acknowledged, something is sent this often: at most every 200 ms
 /// and at most ten times a second, whatever QUIC's own timer has backed off to.
-const KICK_EVERY: Duration = Duration::from_millis(125);
+const KICK_EVERY: Duration = Duration::from_millis(150);
 
 /// Where nothing waits, that goes on for so long, and then at the second pace.
 const KICK_IDLE_AFTER: Duration = Duration::from_secs(2);
@@ -38,10 +38,9 @@ const FLOW_PAUSE: Duration = Duration::from_millis(75);
 /// How often the host of a silent peer is asked whether its process is there: often at first, since
 /// hosts answer about once a second, whatever they are sent, and kicks use that up. Both together
 /// stay within ten packets a second.
-const PROCESS_PROBE_EVERY: Duration = Duration::from_millis(270);
+const PROCESS_PROBE_EVERY: Duration = Duration::from_millis(300);
 const PROCESS_PROBE_FOR: Duration = Duration::from_secs(20);
 const PROCESS_PROBE_LATER: Duration = Duration::from_secs(1);
-const KICK_WHILE_PROBING: Duration = Duration::from_millis(160);
 
 /// What the keeper saw of the adopted connection when it last looked.
 struct Look {
@@ -52,6 +51,8 @@ struct Look {
     acked_at: Instant,
     /// When something was last sent that asks for an acknowledgement.
     asked_at: Instant,
+    /// When that was last something of a stream.
+    streamed_at: Instant,
     kicked_at: Instant,
     /// Much has arrived, and nobody has asked yet whether more would.
     is_flowing: bool,
@@ -173,6 +174,7 @@ impl Look {
             received_at: now,
             acked_at: now,
             asked_at: now,
+            streamed_at: now,
             kicked_at: now,
             is_flowing: false,
             is_probing: false,
@@ -201,6 +203,9 @@ impl Look {
         if pulse.asked != before.asked {
             self.asked_at = now;
         }
+        if pulse.streamed != before.streamed {
+            self.streamed_at = now;
+        }
         if pulse.acks != before.acks {
             self.acked_at = now;
         }
@@ -213,7 +218,7 @@ impl Look {
             // What was sent to the address before is lost, and only an answer will show it.
             self.kick(conn, 0, now);
         } else if is_unanswered && now >= self.acked_at + patience {
-            self.urge(state, conn, patience, now);
+            self.urge(state, conn, now);
         } else if self.is_flowing && now >= self.received_at + FLOW_PAUSE {
             // The peer has paused, or this side cannot be reached any more where it was.
             self.kick(conn, PROBE_BYTES, now);
@@ -223,15 +228,11 @@ impl Look {
     }
 
     /// Nothing was acknowledged for a while of what asks for it.
-    fn urge(&mut self, state: &State, conn: &quinn::Connection, patience: Duration, now: Instant) {
-        let pause = if self.is_probing { KICK_WHILE_PROBING } else { KICK_EVERY };
-        if now < self.kicked_at + pause {
+    fn urge(&mut self, state: &State, conn: &quinn::Connection, now: Instant) {
+        if now < self.kicked_at + KICK_EVERY {
             return;
         }
-        let is_waiting = state.session.is_waiting();
-        if !is_waiting && now < self.received_at + patience {
-            return;
-        }
+        let is_waiting = self.streamed_at > self.acked_at || state.session.is_waiting();
         let is_fresh = now < self.acked_at + KICK_IDLE_AFTER;
         if is_waiting || is_fresh || now >= self.kicked_at + KICK_IDLE_EVERY {
             self.kick(conn, if is_waiting { 0 } else { PROBE_BYTES }, now);

@@ -38,6 +38,8 @@ pub(super) struct Pulse {
     pub(super) in_flight: u64,
     /// Frames sent that ask for an acknowledgement, as far as sessions send them.
     pub(super) asked: u64,
+    /// Those of them that belong to streams: what they say waits to be heard.
+    pub(super) streamed: u64,
     /// Datagrams received.
     pub(super) received: u64,
 }
@@ -57,11 +59,12 @@ pub(super) fn pulse(conn: &Connection) -> Option<Pulse> {
     let shared = shared(conn)?;
     let stats = conn.stats();
     let sent = stats.frame_tx;
-    let closing = sent.reset_stream + sent.stop_sending;
+    let streamed = sent.stream + sent.reset_stream + sent.stop_sending;
     Some(Pulse {
         acks: shared.acks.load(Ordering::Relaxed),
         in_flight: shared.acked_in_flight.load(Ordering::Relaxed),
-        asked: sent.stream + sent.ping + sent.datagram + sent.max_streams_uni + closing,
+        asked: streamed + sent.ping + sent.datagram + sent.max_streams_uni,
+        streamed,
         received: stats.udp_rx.datagrams,
     })
 }
