@@ -256,7 +256,7 @@ impl Contact {
             let left = self.patience.give_up.saturating_sub(silent);
             return Some(ContactAction::Notice { silent, left });
         }
-        if is_wanted && self.dial_at().is_some_and(|at| at <= now) {
+        if self.may_dial(is_wanted) && self.dial_at().is_some_and(|at| at <= now) {
             self.dial = Dial::Running { since: now };
             return Some(ContactAction::Dial);
         }
@@ -269,7 +269,8 @@ impl Contact {
             return None;
         }
         if !is_wanted {
-            return Some(self.heard + IDLE_KEPT);
+            let dial = self.dial_at().filter(|_| self.may_dial(is_wanted));
+            return [Some(self.heard + IDLE_KEPT), dial].into_iter().flatten().min();
         }
         let notice = self.noticed.is_none().then(|| self.heard + self.patience.notice);
         let refused = self.refused.filter(|(_, times)| *times >= REFUSALS);
@@ -277,6 +278,12 @@ impl Contact {
             .map(|(since, _)| (since + REFUSED_FOR).max(self.heard + self.patience.heartbeat));
         let give_up = Some(self.heard + self.patience.give_up);
         [notice, refused, give_up, self.dial_at()].into_iter().flatten().min()
+    }
+
+    /// Whether another connection is worth a dial. The peer may have a pipe of which this side has
+    /// heard everything, and may know no way to a side that dialled.
+    fn may_dial(&self, is_wanted: bool) -> bool {
+        is_wanted || self.side == Side::Dialler && self.adopted.is_none()
     }
 
     /// Why the session is to end now, if it is.

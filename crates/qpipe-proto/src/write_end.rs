@@ -149,7 +149,8 @@ impl WriteEnd {
             }
             (None, None) if is_new => (Attempt { epoch, number: 0 }, 0),
             (_, Some(started)) if self.is_stream_lost => {
-                (Attempt { number: started.number + 1, ..started }, 0)
+                let from = asked.map_or(0, |held| held.offset);
+                (Attempt { number: started.number + 1, ..started }, from)
             }
             _ => return None,
         };

@@ -78,9 +78,12 @@ fn a_lost_connection_is_dialled_at_once_by_the_first_dialler_alone() {
 }
 
 #[test]
-fn a_session_without_pipes_is_not_dialled_and_goes_after_a_while() {
+fn a_session_without_pipes_is_dialled_by_its_first_dialler_and_goes_after_a_while() {
     let now = start();
-    let mut contact = contact(Side::Dialler, now);
+    let mut dialler = contact(Side::Dialler, now);
+    dialler.lost(now);
+    assert_eq!(dialler.poll(false, now), Some(ContactAction::Dial), "the peer may have a pipe");
+    let mut contact = contact(Side::Acceptor, now);
     contact.lost(now);
 
     assert_eq!(contact.poll(false, now + seconds(59)), None);

@@ -44,7 +44,10 @@ pub(crate) async fn hear_hello(greeted: Greeted) -> Result<Heard, GreetError> {
     let (send, recv, hello) = match in_time(hear).await {
         Ok(heard) => heard,
         Err(error) => {
-            conn.close(codes::PROTOCOL, b"the first message must be Hello");
+            // A Hello that is late may be that of a session, which is not over for that.
+            let is_late = matches!(error, GreetError::Silent);
+            let code = if is_late { codes::DONE } else { codes::PROTOCOL };
+            conn.close(code, b"the first message must be Hello");
             return Err(error);
         }
     };

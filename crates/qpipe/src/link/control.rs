@@ -33,9 +33,6 @@ pub(super) async fn write(link: Arc<Link>, wire: Arc<Wire>, mut stream: SendStre
     let _ = stream.set_priority(i32::MAX);
     let mut bytes = Vec::from(first);
     loop {
-        let changed = link.control.notified();
-        tokio::pin!(changed);
-        changed.as_mut().enable();
         if bytes.is_empty() {
             let now = clock::now();
             match link.with(|state| state.is_adopted(&wire).then(|| gather(&link, state, now))) {
@@ -61,6 +58,9 @@ pub(super) async fn write(link: Arc<Link>, wire: Arc<Wire>, mut stream: SendStre
             state.control = ControlWriter::Asleep(timeout);
             timeout
         };
+        // Asked for only now: one that is stuck in a write is not to take the wake-ups of another. What
+        // happened since this looked has left a permit.
+        let changed = link.control.notified();
         match timeout {
             Some(at) => drop(tokio::time::timeout_at(at.into(), changed).await),
             None => changed.await,
@@ -96,7 +96,6 @@ pub(super) async fn read(
     mut stream: Assembler,
     mut decoder: ControlDecoder,
 ) {
-    wire.stream_came();
     loop {
         if let Err(error) = hear(&link, &wire, &mut decoder).await {
             link.fail(&error.to_string());

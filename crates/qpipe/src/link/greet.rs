@@ -157,7 +157,7 @@ pub(crate) async fn say_hello_again(
     let limits = link.lock().session.limits();
     let hello = our_hello(link.session_id, epoch, instance, true, limits);
     let (streams, theirs) = exchange(&conn, hello).await?;
-    if !theirs.resumed {
+    if !theirs.resumed || theirs.instance != link.instance {
         conn.close(codes::GONE, b"");
         return Err(GreetError::Gone { is_restarted: theirs.instance != link.instance });
     }
@@ -178,7 +178,10 @@ pub(super) fn adopt(link: &Arc<Link>, adoption: Adoption, theirs: Limits) {
             state.session.connected(wire.epoch, theirs.clamped(), now);
             state.contact.adopted(wire.epoch, wire.conn.rtt(), now);
             state.wire = Some(wire.clone());
+            // At once, so that whoever ends the session closes this one as well.
+            state.wires.push(wire.clone());
             state.owes_addresses = true;
+            state.redials = 0;
         }
         is_newest && is_allowed
     });
@@ -262,7 +265,7 @@ pub(super) fn our_hello(
 
 /// Says Hello on a connection that this side dialled, and waits for the answer.
 async fn exchange(conn: &Connection, hello: Hello) -> Result<(ControlStreams, Hello), GreetError> {
-    let session = hello.session;
+    let asked = (hello.session, hello.epoch);
     let (mut send, recv) = conn.open_bi().await?;
     // If the write fails the connection is over, and reading says why.
     let _ = send.write_all(&encode_control(&ControlMessage::Hello(hello))).await;
@@ -270,7 +273,7 @@ async fn exchange(conn: &Connection, hello: Hello) -> Result<(ControlStreams, He
     let mut decoder = ControlDecoder::default();
     let theirs = in_time(read_hello(&mut recv, &mut decoder)).await;
     let theirs = theirs.map_err(|error| closed_or(conn, error))?;
-    if hello::agree(&theirs).is_err() || theirs.session != session {
+    if hello::agree(&theirs).is_err() || (theirs.session, theirs.epoch) != asked {
         conn.close(codes::VERSION, b"no version of qpipe in common");
         hello::agree(&theirs)?;
         return Err(GreetError::NoHello);

@@ -311,6 +311,13 @@ impl Link {
         self.keep.notify_one();
     }
 
+    /// Which dial since the last connection this is.
+    pub(crate) fn counts_redial(&self) -> u32 {
+        let mut state = self.lock();
+        state.redials = state.redials.saturating_add(1);
+        state.redials - 1
+    }
+
     /// The contact changed: the keeper is to look.
     pub(crate) fn poke(&self) {
         self.keep.notify_one();

@@ -40,7 +40,7 @@ pub(super) struct Pulse {
     pub(super) asked: u64,
     /// Those of them that belong to streams: what they say waits to be heard.
     pub(super) streamed: u64,
-    /// Datagrams received.
+    /// Frames received. Not datagrams: those count before anybody knows who sent them.
     pub(super) received: u64,
 }
 
@@ -65,8 +65,15 @@ pub(super) fn pulse(conn: &Connection) -> Option<Pulse> {
         in_flight: shared.acked_in_flight.load(Ordering::Relaxed),
         asked: streamed + sent.ping + sent.datagram + sent.max_streams_uni,
         streamed,
-        received: stats.udp_rx.datagrams,
+        received: heard(&stats.frame_rx),
     })
+}
+
+fn heard(frames: &quinn::FrameStats) -> u64 {
+    let streams = frames.stream + frames.reset_stream + frames.stop_sending;
+    let windows = frames.max_data + frames.max_stream_data + frames.max_streams_uni;
+    let paths = frames.path_challenge + frames.path_response + frames.new_connection_id;
+    streams + windows + paths + frames.acks + frames.ping + frames.datagram
 }
 
 /// Lets one packet more out, whatever is in flight, and sees to it that there is one: of `padding`

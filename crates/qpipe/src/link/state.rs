@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) last_remote: Option<SocketAddr>,
     /// The network changed since the keeper last looked: what arrived until then proves nothing.
     pub(crate) has_moved: bool,
+    /// Dials since a connection was last adopted.
+    pub(crate) redials: u32,
     /// Opens that wait to be allowed.
     pub(crate) waiting_opens: usize,
     /// How the session ends: its connections are being closed.
@@ -91,8 +93,8 @@ impl State {
         State {
             session,
             contact,
+            wires: wire.iter().cloned().collect(),
             wire,
-            wires: Vec::new(),
             told_addresses: Vec::new(),
             owes_addresses: true,
             writers: HashMap::new(),
@@ -100,6 +102,7 @@ impl State {
             rtt,
             last_remote: None,
             has_moved: false,
+            redials: 0,
             waiting_opens: 0,
             ended: None,
             is_finished: false,

@@ -29,6 +29,7 @@ pub(super) async fn accept(link: Arc<Link>, wire: Arc<Wire>) {
             wire.stream_read(has_begun);
         });
     }
+    wire.stream_read(false);
 }
 
 /// Carries a write end's bytes to the peer, on one stream after the other: the first begins with the

@@ -22,11 +22,15 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// trailer of the stream.
 const STREAM_WINDOW_BYTES: u32 = (2 * WINDOW_BYTES_MAX + STREAM_OVERHEAD_BYTES) as u32;
 
+/// What quinn may hold to be sent beyond the node's memory budget: control messages, and chunks of
+/// which a part is acknowledged.
+const SEND_SLACK_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Probes that wait to be sent or read, in bytes: a few, of the size of a packet. Older ones give way.
 const DATAGRAM_BYTES: usize = 16 * 1024;
 
 /// The transport of both sides. QUIC's windows lie wide above the Limits that pipes feel.
-pub(crate) fn config(is_server: bool, patience: &Patience) -> Arc<TransportConfig> {
+pub(crate) fn config(is_server: bool, patience: &Patience, memory: u64) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(is_server)))
@@ -35,8 +39,9 @@ pub(crate) fn config(is_server: bool, patience: &Patience) -> Arc<TransportConfi
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::MAX)
         // What pipes may buffer is bounded by their Limits and the budget, pipe by pipe: a shared
-        // window would let one stalled pipe stop the others.
-        .send_window(1 << 40)
+        // window that an honest peer could fill would let one stalled pipe stop the others. This one
+        // is for peers that say that they consumed what they never acknowledge.
+        .send_window(memory + SEND_SLACK_BYTES)
         .initial_rtt(INITIAL_RTT)
         // Two chances to be heard before the peer takes this side for silent.
         .keep_alive_interval(Some(patience.heartbeat / 3))

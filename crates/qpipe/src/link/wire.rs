@@ -102,12 +102,8 @@ impl Link {
     /// Starts the tasks of a connection that the state has adopted.
     pub(super) fn start_wire(self: &Arc<Link>, adoption: Adoption) {
         let Adoption { wire, streams, first, is_dialled } = adoption;
-        let older = {
-            let mut state = self.lock();
-            let older = state.wires.clone();
-            state.wires.push(wire.clone());
-            older
-        };
+        let mut older = self.lock().wires.clone();
+        older.retain(|old| old.epoch < wire.epoch);
         let surplus = (older.len() + 1).saturating_sub(WIRES_MAX);
         for (i, old) in older.into_iter().enumerate() {
             if i < surplus {
@@ -118,6 +114,9 @@ impl Link {
         }
         self.open_slots(&wire);
         let ControlStreams { send, recv, decoder } = streams;
+        // For the reader of the control stream, and for whoever accepts streams.
+        wire.stream_came();
+        wire.stream_came();
         let (link, one) = (self.clone(), wire.clone());
         self.runtime.spawn(control::write(link, one, send, first));
         self.runtime.spawn(control::read(self.clone(), wire.clone(), recv, decoder));

@@ -45,7 +45,7 @@ pub(super) async fn accept(endpoint: Endpoint, core: Weak<Core>) {
         let Some(core) = core.upgrade() else { return };
         let handshakes = core.handshakes.clone();
         // What quinn keeps beyond what is known here never became a connection.
-        let strays = endpoint.open_connections().saturating_sub(2 * core.links().len());
+        let strays = endpoint.open_connections().saturating_sub(4 * core.links().len());
         let is_scarce = handshakes.available_permits() < RETRY_BELOW || strays > HANDSHAKES_MAX;
         if strays > STRAYS_MAX {
             incoming.ignore();

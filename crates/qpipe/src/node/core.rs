@@ -185,9 +185,16 @@ impl Host for Core {
 pub(super) async fn watch_network(core: Weak<Core>) {
     let Ok(mut changes) = network::Changes::listen() else { return };
     while let Ok(mut change) = changes.next().await {
-        while let Ok(more) = tokio::time::timeout(network::SETTLE, changes.next()).await {
-            let Ok(more) = more else { return };
-            change.lost_address |= more.lost_address;
+        let settled = tokio::time::sleep(network::SETTLE);
+        tokio::pin!(settled);
+        loop {
+            tokio::select! {
+                () = &mut settled => break,
+                more = changes.next() => match more {
+                    Ok(more) => change.lost_address |= more.lost_address,
+                    Err(_) => return,
+                },
+            }
         }
         let Some(core) = core.upgrade() else { return };
         tracing::debug!(?change, "the network changed");

@@ -132,7 +132,7 @@ impl Node {
         options: NodeOptions,
         access: Arc<dyn Access>,
     ) -> Result<Node, StartError> {
-        let server = sockets::server_config(&identity, &options.patience)?;
+        let server = sockets::server_config(&identity, &options)?;
         let fresh = || Continuity::fresh().map_err(StartError::Random);
         let continuity = options.continuity.clone().map_or_else(fresh, Ok)?;
         let mut endpoints = Vec::new();
@@ -272,7 +272,7 @@ impl Node {
     /// # Errors
     /// TLS could not be set up with it.
     pub fn renew(&self, identity: Identity) -> Result<(), TlsError> {
-        let config = sockets::server_config(&identity, &self.core.options.patience)?;
+        let config = sockets::server_config(&identity, &self.core.options)?;
         for endpoint in &self.core.endpoints {
             endpoint.set_server_config(Some(config.clone()));
         }

@@ -4,11 +4,10 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use qpipe_proto::contact::Patience;
 use quinn::{Endpoint, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::accept;
+use super::{NodeOptions, accept};
 use crate::identity::{Continuity, Identity};
 use crate::link::transport;
 use crate::tls::{self, TlsError};
@@ -61,10 +60,10 @@ pub(super) fn endpoint_on(
 
 pub(super) fn server_config(
     identity: &Identity,
-    patience: &Patience,
+    options: &NodeOptions,
 ) -> Result<quinn::ServerConfig, TlsError> {
     let mut config = quinn::ServerConfig::with_crypto(tls::server_config(identity)?);
-    config.transport_config(transport::config(true, patience));
+    config.transport_config(transport::config(true, &options.patience, options.memory));
     accept::bound_handshakes(&mut config);
     Ok(config)
 }

@@ -18,7 +18,7 @@ impl Node {
         access: Arc<dyn Access>,
         socket: Arc<dyn AsyncUdpSocket>,
     ) -> Node {
-        let server = sockets::server_config(&identity, &options.patience).unwrap();
+        let server = sockets::server_config(&identity, &options).unwrap();
         let continuity = options.continuity.clone().unwrap_or(Continuity::fresh().unwrap());
         let endpoint = sockets::endpoint_on(&continuity, socket, server).unwrap();
         Node::assemble(identity, options, access, &continuity, vec![endpoint]).unwrap()
@@ -42,6 +42,12 @@ impl Node {
         let wires: Vec<_> = links.iter().filter_map(|link| link.lock().wire.clone()).collect();
         wires.iter().for_each(|wire| wire.conn.close(codes::DONE, b"cut by a test"));
         wires.len()
+    }
+
+    /// How many pipes are not settled, over all sessions.
+    pub(crate) fn unsettled(&self) -> usize {
+        let links = self.core.links().clone();
+        links.iter().map(|link| link.lock().session.unsettled()).sum()
     }
 
     /// How many sessions the node has.

@@ -110,7 +110,8 @@ fn run(seed: u64) {
         let done = tokio::time::timeout(LIVENESS, done).await;
         assert!(done.is_ok(), "still at it: {books:?}");
         let settled = async {
-            while books.iter().any(|book| !is_over(book)) {
+            let is_settled = || a.node.unsettled() + b.node.unsettled() == 0;
+            while books.iter().any(|book| !is_over(book)) || !is_settled() {
                 pass(ms(100)).await;
             }
         };

@@ -63,7 +63,8 @@ fn a_blackhole_of_a_day_is_survived_by_who_waits_longer() {
         reader.read_to_end(&mut got).await.unwrap();
         assert_eq!(got, b"after a day");
         println!("after {:?} of blackhole: {:?}", a_day(), back.elapsed());
-        assert!(back.elapsed() <= ms(500), "{:?}", back.elapsed());
+        // The connection is long gone: what is dialled anew has QUIC's own timer.
+        assert!(back.elapsed() <= secs(4), "{:?}", back.elapsed());
         writer.finish().await.unwrap();
         drop((writer, reader, session));
         a.leave().await;

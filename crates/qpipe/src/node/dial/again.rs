@@ -23,6 +23,12 @@ const REDIAL_DEADLINE: Duration = Duration::from_secs(8);
 /// Addresses that are dialled for one session, at most: some of them are the peer's own words.
 const WAYS_MAX: usize = 8;
 
+/// Of the addresses that a peer tells of itself so many are dialled, by the first dials after a loss and
+/// then by some of many.
+const TOLD_MAX: usize = 3;
+const TOLD_FIRST: u32 = 3;
+const TOLD_EVERY: u32 = 24;
+
 /// What is said of a peer that knows nothing of the session.
 const FORGOTTEN: &str = "the other node had given it up";
 
@@ -86,7 +92,11 @@ async fn ways(link: &Arc<Link>) -> Vec<SocketAddr> {
     }
     let told = link.lock().told_addresses.clone();
     let is_near = ways.first().is_some_and(|way| way.ip().is_loopback());
-    ways.extend(told.into_iter().filter(|address| is_dialable(address, is_near)));
+    // Its own words lead anywhere: few of them are followed, at first and then now and then.
+    if link.counts_redial() % TOLD_EVERY < TOLD_FIRST {
+        let told = told.into_iter().filter(|address| is_dialable(address, is_near));
+        ways.extend(told.take(TOLD_MAX));
+    }
     let mut seen = Vec::new();
     ways.retain(|way| {
         let is_new = !seen.contains(way);

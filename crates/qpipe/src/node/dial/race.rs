@@ -15,6 +15,7 @@ use super::{Core, DIAL_DEADLINE, DialError};
 use crate::clock;
 use crate::identity::PeerIdentity;
 use crate::link::{GreetError, Greeted, cause_of, codes, transport};
+use crate::node::NodeOptions;
 use crate::tls::{self, DialTls, ExpectedHost, HandshakeFailure, SERVER_NAME, explain_handshake};
 
 /// The next address is tried after this, if those before have not answered (RFC 8305, section 5:
@@ -135,7 +136,8 @@ impl Attempt {
         let tls = tls::client_config(&self.core.identity(), self.expected)
             .map_err(|error| DialError::Local(io::Error::other(error)))?;
         let mut config = quinn::ClientConfig::new(tls.crypto());
-        config.transport_config(transport::config(false, &self.core.options.patience));
+        let NodeOptions { patience, memory, .. } = &self.core.options;
+        config.transport_config(transport::config(false, patience, *memory));
         let endpoint = self.endpoint()?;
         let connecting = endpoint
             .connect_with(config, self.address, SERVER_NAME)
