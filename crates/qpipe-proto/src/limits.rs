@@ -70,9 +70,6 @@ pub const GROUP_DEADLINE_MS: u64 = 10_000;
 /// Addresses that a side tells of itself.
 pub const ADDRESSES_MAX: usize = 16;
 
-/// The highest epoch and attempt that a peer may name: there is always a higher one to answer with.
-pub const COUNT_MAX: u64 = 1 << 61;
-
 /// Sessions of one node, over all peers.
 pub const SESSIONS_MAX: usize = 1024;
 

@@ -150,7 +150,7 @@ impl WriteEnd {
             (None, None) if is_new => (Attempt { epoch, number: 0 }, 0),
             (_, Some(started)) if self.is_stream_lost => {
                 let from = asked.map_or(0, |held| held.offset);
-                (Attempt { number: started.number + 1, ..started }, from)
+                (Attempt { number: started.number.saturating_add(1), ..started }, from)
             }
             _ => return None,
         };

@@ -38,7 +38,7 @@ impl ReadEnd {
     /// Asks for a stream on the connection `epoch`, at what is held.
     pub(crate) fn ask(&mut self, facts: &mut Facts, epoch: u64) {
         let number = match self.newest(facts) {
-            Some(newest) if newest.epoch == epoch => newest.number + 1,
+            Some(newest) if newest.epoch == epoch => newest.number.saturating_add(1),
             // What is to come without having been asked for has number 0.
             _ => 1,
         };

@@ -15,7 +15,7 @@ use crate::fact::{
 use crate::hello::{Enrolled, Instance, Limits, SessionId};
 use crate::id::PipeId;
 use crate::limits::{
-    ADDRESSES_MAX, CONTROL_MESSAGE_BYTES_MAX, COUNT_MAX, FACTS_PER_MESSAGE_MAX, SETTLED_RANGES_MAX,
+    ADDRESSES_MAX, CONTROL_MESSAGE_BYTES_MAX, FACTS_PER_MESSAGE_MAX, SETTLED_RANGES_MAX,
 };
 use crate::ticket::Secret;
 
@@ -190,7 +190,7 @@ fn hello_to_pb(hello: &Hello) -> pb::Hello {
 fn hello_from_pb(hello: pb::Hello) -> Result<Hello, MalformedMessage> {
     let session = <[u8; 16]>::try_from(&hello.session[..])
         .map_err(|_| MalformedMessage("a session id that is not 16 bytes"))?;
-    if hello.epoch == 0 || hello.epoch > COUNT_MAX {
+    if hello.epoch == 0 || hello.epoch > PipeId::MAX {
         return Err(MalformedMessage("a Hello without a proper epoch"));
     }
     let instance = hello.instance.ok_or(MalformedMessage("a Hello without an instance"))?;
@@ -271,7 +271,7 @@ fn pipe_from_pb(pipe: pb::Pipe) -> Result<(PipeId, Facts), MalformedMessage> {
         limit: pipe.limit.map(limit_from_pb),
         returned: pipe.returned.map(limit_from_pb),
         consumed: pipe.consumed.unwrap_or(0),
-        held: pipe.held.map(held_from_pb).transpose()?,
+        held: pipe.held.map(held_from_pb),
         closed: pipe.closed.map(closed_from_pb).transpose()?,
     };
     Ok((id_from_pb(pipe.id)?, facts))
@@ -366,12 +366,9 @@ fn held_to_pb(held: Held) -> pb::Held {
     pb::Held { epoch, attempt: number, offset: held.offset }
 }
 
-fn held_from_pb(held: pb::Held) -> Result<Held, MalformedMessage> {
-    if held.epoch > COUNT_MAX || held.attempt > COUNT_MAX {
-        return Err(MalformedMessage("a Held of no possible stream"));
-    }
+fn held_from_pb(held: pb::Held) -> Held {
     let attempt = Attempt { epoch: held.epoch, number: held.attempt };
-    Ok(Held { attempt, offset: held.offset })
+    Held { attempt, offset: held.offset }
 }
 
 fn limit_to_pb(limit: Limit) -> pb::Limit {

@@ -17,7 +17,7 @@ use super::control::{end_from_pb, end_to_pb, id_from_pb, open_from_pb, open_to_p
 use super::{MalformedMessage, pb, varint};
 use crate::fact::{End, Open};
 use crate::id::PipeId;
-use crate::limits::{COUNT_MAX, STREAM_HEADER_BYTES_MAX, STREAM_TRAILER_BYTES_MAX};
+use crate::limits::{STREAM_HEADER_BYTES_MAX, STREAM_TRAILER_BYTES_MAX};
 
 /// The first byte of a trailer.
 const TRAILER: u8 = 0xff;
@@ -186,9 +186,6 @@ pub fn encode_trailer(end: &End) -> Bytes {
 fn parse_header(bytes: &[u8]) -> Result<StreamHeader, MalformedMessage> {
     let header = pb::StreamHeader::decode(bytes)
         .map_err(|_| MalformedMessage("a stream header that is no protobuf message"))?;
-    if header.attempt > COUNT_MAX {
-        return Err(MalformedMessage("a stream header of no possible stream"));
-    }
     Ok(StreamHeader {
         id: id_from_pb(header.id)?,
         attempt: header.attempt,

@@ -265,7 +265,7 @@ async fn a_peer_that_hangs_up_without_a_word_is_waited_for_and_given_up_in_time(
         let since = tokio::time::Instant::now();
         peer.conn.close(code.into(), b"");
         drop(peer);
-        assert_eq!(read_all(&mut reader).await, (pattern(0, SENT), Err(Cause::Lost)));
+        assert_eq!(read_all(&mut reader).await, (pattern(0, SENT), Err(Cause::Unheard)));
         let after = since.elapsed();
         assert!(after >= Duration::from_millis(1_000), "given up after {after:?}");
     }
