@@ -31,8 +31,11 @@ const KICK_IDLE_EVERY: Duration = Duration::from_secs(1);
 /// new address may send three times as much there before the address is proven (RFC 9000, section 8).
 pub(super) const PROBE_BYTES: usize = 1200;
 
-/// So many datagrams between two looks are a flow; one that stops for so long is asked about.
-const FLOW_DATAGRAMS: u64 = 4;
+/// Longer than the peer's kicks are apart: what arrives after it says that the way is open again.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// So many frames between two looks are a flow; one that stops for so long is asked about.
+const FLOW_FRAMES: u64 = 4;
 const FLOW_PAUSE: Duration = Duration::from_millis(75);
 
 /// How often the host of a silent peer is asked whether its process is there: often at first, since
@@ -56,8 +59,6 @@ struct Look {
     kicked_at: Instant,
     /// Much has arrived, and nobody has asked yet whether more would.
     is_flowing: bool,
-    /// The peer's host is being asked for its process.
-    is_probing: bool,
 }
 
 /// Runs until the session is over.
@@ -74,7 +75,6 @@ pub(super) async fn keep(link: Arc<Link>) {
         if let Some(running) = dial.take_if(|_| !round.is_dialling) {
             running.abort();
         }
-        look.is_probing = round.silent_at.is_some();
         match (round.silent_at, &probe) {
             (Some(address), None) => {
                 probe = Some(link.runtime.spawn(ask_for_process(link.clone(), address)));
@@ -177,7 +177,6 @@ impl Look {
             streamed_at: now,
             kicked_at: now,
             is_flowing: false,
-            is_probing: false,
         }
     }
 
@@ -193,9 +192,10 @@ impl Look {
         let has_moved = self.remote.replace(remote).is_some_and(|before| before != remote);
         let pulse = pulse(conn)?;
         let before = std::mem::replace(&mut self.pulse, pulse);
+        let mut silence = Duration::ZERO;
         if pulse.received != before.received {
-            self.received_at = now;
-            self.is_flowing |= pulse.received - before.received >= FLOW_DATAGRAMS;
+            silence = now - std::mem::replace(&mut self.received_at, now);
+            self.is_flowing |= pulse.received - before.received >= FLOW_FRAMES;
             if !is_old_news {
                 state.contact.heard(now);
             }
@@ -212,10 +212,11 @@ impl Look {
         let is_unanswered = pulse.in_flight > 0 || self.asked_at > self.acked_at;
         // What was acknowledged before an outage and is heard of after it passes for a round trip of
         // the outage's length. One kick too many is one packet.
-        let rtt = conn.rtt().min(4 * conn.stats().path.min_rtt);
+        let rtt = conn.rtt().min(4 * pulse.min_rtt);
         let patience = KICK_EVERY.max(rtt + rtt / 4 + BUSY_LOOK / 2);
-        if has_moved {
-            // What was sent to the address before is lost, and only an answer will show it.
+        // What was sent to another address, or into a silence, is lost, and only the answer to something
+        // younger shows it: an acknowledgement that was held up speaks of what came before.
+        if has_moved || is_unanswered && silence >= patience.max(SILENCE) {
             self.kick(conn, 0, now);
         } else if is_unanswered && now >= self.acked_at + patience {
             self.urge(state, conn, now);

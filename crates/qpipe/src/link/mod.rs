@@ -46,7 +46,7 @@ pub(crate) use answer::{Heard, RefusedHello, cause_of, hear_hello};
 pub(crate) use greet::{FirstHello, GreetError, Greeted, Terms, say_first_hello, say_hello_again};
 pub(crate) use state::State;
 pub(crate) use streams::carry_out;
-pub(crate) use wire::Wire;
+pub(crate) use wire::{Wire, meaning};
 
 /// How long a session that is cut may take to tell its peer why.
 const LAST_WORDS: Duration = Duration::from_millis(500);

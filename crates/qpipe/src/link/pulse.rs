@@ -9,7 +9,7 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quinn::Connection;
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
@@ -42,6 +42,8 @@ pub(super) struct Pulse {
     pub(super) streamed: u64,
     /// Frames received. Not datagrams: those count before anybody knows who sent them.
     pub(super) received: u64,
+    /// The lowest round trip so far.
+    pub(super) min_rtt: Duration,
 }
 
 /// Makes controllers that can be kicked.
@@ -66,6 +68,7 @@ pub(super) fn pulse(conn: &Connection) -> Option<Pulse> {
         asked: streamed + sent.ping + sent.datagram + sent.max_streams_uni,
         streamed,
         received: heard(&stats.frame_rx),
+        min_rtt: stats.path.min_rtt,
     })
 }
 

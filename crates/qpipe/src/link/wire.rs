@@ -9,7 +9,8 @@ use bytes::Bytes;
 use quinn::{Connection, ConnectionError, VarInt};
 use tokio::sync::Notify;
 
-use super::{Link, codes, control, greet, streams};
+use super::greet::ControlStreams;
+use super::{Link, codes, control, streams};
 use crate::clock;
 use crate::session::SessionEnd;
 
@@ -91,7 +92,7 @@ impl Wire {
 /// What a connection brings to a session besides itself.
 pub(super) struct Adoption {
     pub(super) wire: Arc<Wire>,
-    pub(super) streams: greet::ControlStreams,
+    pub(super) streams: ControlStreams,
     /// What goes out on the control stream before all else: the answer to Hello.
     pub(super) first: Bytes,
     /// Whether this side dialled it: then it closes the older ones.
@@ -128,8 +129,6 @@ impl Link {
         self.keep.notify_one();
     }
 }
-
-use greet::ControlStreams;
 
 async fn close_later(wire: Arc<Wire>) {
     tokio::time::sleep(LINGER.max(4 * wire.conn.rtt())).await;
@@ -172,7 +171,7 @@ async fn watch(link: Arc<Link>, wire: Arc<Wire>) {
 
 /// What the end of a connection says of its session: nothing, unless the peer closed it with a code
 /// that speaks of that.
-fn meaning(reason: &ConnectionError) -> Option<SessionEnd> {
+pub(crate) fn meaning(reason: &ConnectionError) -> Option<SessionEnd> {
     let ConnectionError::ApplicationClosed(close) = reason else { return None };
     let words = String::from_utf8_lossy(&close.reason).into_owned();
     match close.error_code {

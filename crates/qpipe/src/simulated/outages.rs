@@ -13,9 +13,9 @@ use super::place::{Flow, Place, address, ms, pass, pipe, pipe_back, secs, simula
 const ROUND_TRIP: Duration = ms(50);
 
 /// Runs of each outage.
-const RUNS: u64 = 5;
+const RUNS: u64 = 10;
 
-/// After the link's return the first new byte is to come within a round trip and this, in most runs.
+/// After the link's return the first new byte is to come within a round trip and this.
 const RECOVERY: Duration = ms(250);
 
 /// Where on the clock a link comes back must not matter: steps of this, prime to all periods.
@@ -70,11 +70,8 @@ fn recovers(down: Down, is_reader_dialler: bool) {
             .collect();
         println!("outage of {outage} s, {down:?}, reader dialled: {is_reader_dialler}: {times:?}");
         times.sort();
-        let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
-        assert!(median <= ROUND_TRIP + RECOVERY, "{median:?} after an outage of {outage} s");
-        // With one way open, the two sides may be in the middle of a change to another connection.
-        let most = if matches!(down, Down::Both) { 2 } else { 4 } * (ROUND_TRIP + RECOVERY);
-        assert!(worst <= most, "{worst:?} after an outage of {outage} s");
+        let worst = times[times.len() - 1];
+        assert!(worst <= ROUND_TRIP + RECOVERY, "{worst:?} after an outage of {outage} s");
     }
 }
 

@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use qpipe_proto::Fingerprint;
 use qpipe_proto::contact::Contact;
-use qpipe_proto::hello::SessionId;
-use quinn::ConnectionError;
 
 use super::race::Race;
-use super::resolve::resolve;
-use super::{Core, Peer};
+use super::resolve::{distinct, resolve};
+use super::{Core, Peer, fresh_session_id};
 use crate::clock;
-use crate::link::{FirstHello, GreetError, Link, codes, say_first_hello, say_hello_again};
+use crate::link::{FirstHello, GreetError, Link, codes, meaning, say_first_hello, say_hello_again};
 use crate::session::SessionEnd;
 use crate::tls::ExpectedHost;
 
@@ -70,13 +68,12 @@ pub(in crate::node) async fn redial(core: &Arc<Core>, link: &Arc<Link>) {
         Err(GreetError::Gone { is_restarted: false }) => {
             link.end_with(SessionEnd::Lost(FORGOTTEN.to_owned()), codes::GONE);
         }
-        Err(GreetError::Connection(ConnectionError::ApplicationClosed(close)))
-            if ![codes::DONE, codes::SUPERSEDED].contains(&close.error_code) =>
-        {
-            let words = String::from_utf8_lossy(&close.reason).into_owned();
-            link.end_with(SessionEnd::Lost(words), codes::GONE);
-        }
         Err(error) => {
+            let end =
+                if let GreetError::Connection(reason) = &error { meaning(reason) } else { None };
+            if let Some(end) = end {
+                return link.end_with(end, codes::GONE);
+            }
             tracing::debug!(peer = %link.peer.host(), %error, "Hello was not answered");
             conn.close(codes::DONE, b"");
             failed(link);
@@ -97,14 +94,7 @@ async fn ways(link: &Arc<Link>) -> Vec<SocketAddr> {
         let told = told.into_iter().filter(|address| is_dialable(address, is_near));
         ways.extend(told.take(TOLD_MAX));
     }
-    let mut seen = Vec::new();
-    ways.retain(|way| {
-        let is_new = !seen.contains(way);
-        seen.push(*way);
-        is_new
-    });
-    ways.truncate(WAYS_MAX);
-    ways
+    distinct(ways, WAYS_MAX)
 }
 
 /// Whether what a peer says of itself can be an address of it.
@@ -121,17 +111,9 @@ pub(in crate::node) async fn greet(core: &Arc<Core>, host: Fingerprint, address:
     let expected = ExpectedHost::Is(host);
     let mut race = Race::start(core, expected, &[address], REDIAL_DEADLINE);
     let Ok(arrived) = race.next().await else { return };
-    let mut id = [0; 16];
-    if getrandom::fill(&mut id).is_err() {
-        return;
-    }
+    let Ok(session_id) = fresh_session_id() else { return };
     let peer = Peer { name: String::new(), addresses: Vec::new(), expected };
-    let first = FirstHello {
-        session_id: SessionId(id),
-        epoch: Contact::FIRST_EPOCH,
-        ticket: None,
-        way: peer,
-    };
+    let first = FirstHello { session_id, epoch: Contact::FIRST_EPOCH, ticket: None, way: peer };
     let terms = core.terms(arrived.greeted.peer);
     // Whether it lets this node in is of no interest.
     if let Ok(link) = say_first_hello(arrived.greeted, first, terms, &mut None).await {

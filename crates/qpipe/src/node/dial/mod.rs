@@ -129,15 +129,14 @@ pub(super) async fn connect(
             return Ok(link.clone());
         }
     }
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|e| DialError::Local(io::Error::other(e)))?;
+    let session_id = fresh_session_id().map_err(DialError::Local)?;
     let mut epoch = Contact::FIRST_EPOCH;
     let mut reserved = None;
     let mut race = Race::start(core, peer.expected, &addresses, core.dial_deadline(&peer.expected));
     loop {
         let arrived = race.next().await?;
         let terms = core.terms(arrived.greeted.peer);
-        let (session_id, ticket, way) = (SessionId(id), ticket.cloned(), peer.clone());
+        let (ticket, way) = (ticket.cloned(), peer.clone());
         let first = FirstHello { session_id, epoch, ticket, way };
         let address = arrived.address;
         let said =
@@ -152,4 +151,11 @@ pub(super) async fn connect(
         // Had that Hello arrived after all, this one is newer.
         epoch += 2;
     }
+}
+
+/// Another id for every session.
+fn fresh_session_id() -> io::Result<SessionId> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(io::Error::other)?;
+    Ok(SessionId(id))
 }

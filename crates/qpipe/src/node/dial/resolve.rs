@@ -26,18 +26,24 @@ pub(super) async fn resolve(addresses: &[Address]) -> Result<Vec<SocketAddr>, Di
             },
         }
     }
-    let mut seen = Vec::new();
-    found.retain(|address| {
-        let is_new = !seen.contains(address);
-        seen.push(*address);
-        is_new
-    });
-    found.truncate(DIAL_ADDRESSES_MAX);
+    let found = distinct(found, DIAL_ADDRESSES_MAX);
     match failure {
         Some(failure) if found.is_empty() => Err(failure),
         _ if found.is_empty() => Err(DialError::NoAnswer { tried: found, after: Duration::ZERO }),
         _ => Ok(found),
     }
+}
+
+/// Each address once, where it stands first, and no more than `most` of them.
+pub(super) fn distinct(mut addresses: Vec<SocketAddr>, most: usize) -> Vec<SocketAddr> {
+    let mut seen = Vec::new();
+    addresses.retain(|address| {
+        let is_new = !seen.contains(address);
+        seen.push(*address);
+        is_new
+    });
+    addresses.truncate(most);
+    addresses
 }
 
 fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
