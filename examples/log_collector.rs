@@ -178,7 +178,7 @@ async fn write_line(log: &mut PipeWriter, line: &str) -> anyhow::Result<()> {
 async fn connect_as(identity: Identity, peer: &Peer) -> Result<(Node, qpipe::Session), DialError> {
     let options = NodeOptions { accepts: false, ..NodeOptions::default() };
     let node = Node::start(identity, options, Arc::new(Nobody))
-        .map_err(|error| DialError::Local(std::io::Error::other(error)))?;
+        .map_err(|error| DialError::Local(std::io::Error::other(error).into()))?;
     let session = node.connect(peer, None).await?;
     Ok((node, session))
 }

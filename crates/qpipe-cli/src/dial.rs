@@ -307,7 +307,7 @@ mod tests {
     fn refused_and_unreachable_are_told_apart() {
         let here = tried(&["192.0.2.7:7473"]);
         let refused = told(serving(), &DialError::Refused { tried: here.clone() });
-        let source = io::ErrorKind::HostUnreachable.into();
+        let source = std::sync::Arc::new(io::ErrorKind::HostUnreachable.into());
         let unreachable = told(serving(), &DialError::Unreachable { tried: here, source });
 
         assert!(refused.starts_with("nothing listens at b (192.0.2.7:7473/udp)"), "{refused}");

@@ -36,8 +36,8 @@ pub mod tls;
 pub use access::{Access, Nobody};
 pub use error::PipeError;
 pub use node::{
-    CloseReport, DialError, Ends, Node, NodeOptions, Notice, NoticeKind, Offer, Peer, StartError,
-    interface_addresses,
+    CloseReport, ConnectionStatus, DialError, Ends, Node, NodeOptions, Notice, NoticeKind, Offer,
+    Peer, SessionStatus, StartError, interface_addresses,
 };
 pub use pipe::{PipeReader, PipeWriter, Pumping, ReaderWatch, WriterWatch};
 pub use session::{IncomingOpen, OpenError, OpenOptions, Session, SessionEnd};

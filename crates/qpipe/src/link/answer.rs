@@ -88,7 +88,7 @@ impl Heard {
         is_stranger: bool,
     ) -> Result<Arc<Link>, GreetError> {
         let conn = self.greeted.conn.clone();
-        let Some((reserve, ours)) = reserve(&terms.account) else {
+        let Some((reserve, ours)) = reserve(&terms.place.account) else {
             conn.close(codes::BUSY, b"no memory left for another session");
             return Err(GreetError::Busy);
         };
@@ -102,7 +102,7 @@ impl Heard {
             conn.close(codes::PROTOCOL, b"the answer to Hello was not taken");
             return Err(GreetError::NoHello);
         }
-        let account = terms.account.clone();
+        let account = terms.place.account.clone();
         let state = Session::new(Side::Acceptor, epoch, ours, limits.clamped(), account, reserve);
         let given = Given {
             greeted: self.greeted,

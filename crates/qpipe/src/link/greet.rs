@@ -22,7 +22,7 @@ use super::wire::Adoption;
 use super::{Host, Link, State, Wire, codes, keep};
 use crate::clock;
 use crate::identity::PeerIdentity;
-use crate::node::Peer;
+use crate::node::{Peer, Place};
 
 /// What this side's Hello says of its program.
 const SOFTWARE: &str = concat!("qpipe ", env!("CARGO_PKG_VERSION"));
@@ -51,7 +51,7 @@ pub(crate) struct Greeted {
 
 /// What a new session gets from its node.
 pub(crate) struct Terms {
-    pub(crate) account: Account,
+    pub(crate) place: Place,
     pub(crate) host: Weak<dyn Host>,
     pub(crate) instance: Instance,
     pub(crate) patience: Patience,
@@ -105,7 +105,7 @@ pub(crate) async fn say_first_hello(
     reserved: &mut Option<Reserved>,
 ) -> Result<Arc<Link>, GreetError> {
     if reserved.is_none() {
-        *reserved = reserve(&terms.account);
+        *reserved = reserve(&terms.place.account);
     }
     let ours = reserved.as_ref().ok_or(GreetError::Busy)?.1;
     let FirstHello { session_id, epoch, ticket, way } = first;
@@ -119,7 +119,7 @@ pub(crate) async fn say_first_hello(
     };
     let (reserve, _) = reserved.take().ok_or(GreetError::Busy)?;
     let limits = theirs.limits.clamped();
-    let account = terms.account.clone();
+    let account = terms.place.account.clone();
     let session = Session::new(Side::Dialler, epoch, ours, limits, account, reserve);
     let links = Given {
         greeted,
@@ -182,6 +182,7 @@ pub(super) fn adopt(link: &Arc<Link>, adoption: Adoption, theirs: Limits) {
             state.wires.push(wire.clone());
             state.owes_addresses = true;
             state.redials = 0;
+            state.resumed = state.resumed.saturating_add(1);
         }
         is_newest && is_allowed
     });
@@ -225,17 +226,17 @@ impl Given {
             way: self.way,
             is_stranger: self.is_stranger,
             patience: terms.patience,
+            since: clock::now(),
             // The peer may know no way to a side that dialled: that one keeps the session going.
             is_awaited: terms.takes_names && dialled.is_some(),
             host: terms.host,
-            state: Mutex::new(State::new(self.session, contact, Some(wire.clone()))),
+            state: Mutex::new(State::new(self.session, contact, Some((wire.clone(), terms.place)))),
             runtime: Handle::current(),
             control: Notify::new(),
             keep: Notify::new(),
             opens: Notify::new(),
             over: Notify::new(),
             used: Notify::new(),
-            account: terms.account,
         });
         link.start_wire(Adoption { wire, streams, first: Bytes::new(), is_dialled: true });
         link.runtime.spawn(keep::keep(link.clone()));

@@ -23,9 +23,8 @@ mod wire;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use qpipe_proto::budget::Account;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::contact::Patience;
 use qpipe_proto::fact::{Open, OpenTarget, Opener};
@@ -87,6 +86,8 @@ pub(crate) struct Link {
     /// Whether no rule but a ticket lets the peer in.
     pub(crate) is_stranger: bool,
     pub(crate) patience: Patience,
+    /// When the session began.
+    pub(crate) since: Instant,
     /// Whether the session is wanted also without pipes, for those that the peer may open.
     is_awaited: bool,
     pub(crate) host: Weak<dyn Host>,
@@ -100,8 +101,6 @@ pub(crate) struct Link {
     opens: Notify,
     /// The session is over.
     over: Notify,
-    /// What the peer's host holds of the node's memory budget, over all of its sessions.
-    pub(crate) account: Account,
     /// An open of the peer was accepted.
     pub(crate) used: Notify,
 }
@@ -278,6 +277,7 @@ impl Link {
             state.session.lose(end.cause());
             // Older connections that their peer keeps open would keep the session's memory.
             older = std::mem::take(&mut state.wires);
+            state.place = None;
             !std::mem::replace(&mut state.is_finished, true)
         });
         older.iter().for_each(|wire| wire.conn.close(codes::GONE, b""));

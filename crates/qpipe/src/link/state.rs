@@ -15,12 +15,15 @@ use qpipe_proto::{PipeId, Session};
 use super::incoming::ReaderSide;
 use super::outgoing::WriterSide;
 use super::wire::Wire;
+use crate::node::Place;
 use crate::session::SessionEnd;
 
 /// Everything behind a link's lock.
 pub(crate) struct State {
     pub(crate) session: Session,
     pub(crate) contact: Contact,
+    /// Its place in the node, until it is over.
+    pub(super) place: Option<Place>,
     /// The connection that is adopted, while it lives.
     pub(crate) wire: Option<Arc<Wire>>,
     /// All that are read, the adopted one as well.
@@ -39,6 +42,8 @@ pub(crate) struct State {
     pub(crate) has_moved: bool,
     /// Dials since a connection was last adopted.
     pub(crate) redials: u32,
+    /// How often another connection has taken over.
+    pub(crate) resumed: u32,
     /// Opens that wait to be allowed.
     pub(crate) waiting_opens: usize,
     /// How the session ends: its connections are being closed.
@@ -88,11 +93,17 @@ impl Wakers {
 }
 
 impl State {
-    pub(crate) fn new(session: Session, contact: Contact, wire: Option<Arc<Wire>>) -> State {
+    pub(crate) fn new(
+        session: Session,
+        contact: Contact,
+        begun: Option<(Arc<Wire>, Place)>,
+    ) -> State {
+        let (wire, place) = begun.unzip();
         let rtt = wire.as_ref().map_or(Duration::ZERO, |wire| wire.conn.rtt());
         State {
             session,
             contact,
+            place,
             wires: wire.iter().cloned().collect(),
             wire,
             told_addresses: Vec::new(),
@@ -103,6 +114,7 @@ impl State {
             last_remote: None,
             has_moved: false,
             redials: 0,
+            resumed: 0,
             waiting_opens: 0,
             ended: None,
             is_finished: false,

@@ -4,12 +4,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use qpipe_proto::hello::{self, Enrolled, Judgement};
-use qpipe_proto::limits::{SESSIONS_MAX, SESSIONS_PER_PEER_MAX};
 use qpipe_proto::{Cause, Secret};
 use quinn::{Endpoint, Incoming};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Core;
+use super::places::Place;
 use crate::identity::PeerIdentity;
 use crate::link::{Greeted, Heard, Link, RefusedHello, codes, hear_hello};
 use crate::session::SessionEnd;
@@ -95,6 +95,7 @@ async fn use_ticket_in_time(link: Arc<Link>) {
 }
 
 struct Judged {
+    place: Place,
     enrolled: Option<Enrolled>,
     /// Only the ticket of an offer lets it in.
     is_stranger: bool,
@@ -149,7 +150,8 @@ impl Core {
             Ok(judged) => judged,
             Err(refused) => return heard.refuse(&refused),
         };
-        let begun = heard.begin(self.terms(peer), judged.enrolled, judged.is_stranger).await;
+        let Judged { place, enrolled, is_stranger } = judged;
+        let begun = heard.begin(self.terms(place), enrolled, is_stranger).await;
         let link = match begun {
             Ok(link) => link,
             Err(error) => {
@@ -159,7 +161,7 @@ impl Core {
         };
         self.keep(&link);
         tracing::debug!(%from, peer = %peer.host(), session = ?link.session_id, "session");
-        if judged.is_stranger {
+        if is_stranger {
             use_ticket_in_time(link).await;
         }
     }
@@ -174,34 +176,27 @@ impl Core {
         ticket: Option<&Secret>,
         from: std::net::SocketAddr,
     ) -> Result<Judged, RefusedHello> {
-        self.has_place(peer)?;
+        let place = self.places.ask(peer.host()).ok_or_else(|| refused(Cause::Busy))?;
         if !self.options.accepts {
             return Err(refused(Cause::NotAllowed));
         }
         let is_known = self.is_known(&peer);
         let Some(secret) = ticket else {
             if is_known {
-                return Ok(Judged { enrolled: None, is_stranger: false });
+                return Ok(Judged { place, enrolled: None, is_stranger: false });
             }
             return Err(not_authorized(&peer));
         };
         if self.has_offer(secret) {
-            return Ok(Judged { enrolled: None, is_stranger: !is_known });
+            return Ok(Judged { place, enrolled: None, is_stranger: !is_known });
         }
         match self.access.redeem(secret, &peer, from) {
-            Ok(Some(enrolled)) => Ok(Judged { enrolled: Some(enrolled), is_stranger: false }),
+            Ok(Some(enrolled)) => {
+                Ok(Judged { place, enrolled: Some(enrolled), is_stranger: false })
+            }
             Ok(None) => Err(refused(Cause::Ticket)),
             Err(cause) => Err(refused(cause)),
         }
-    }
-
-    fn has_place(&self, peer: PeerIdentity) -> Result<(), RefusedHello> {
-        let links = self.links();
-        let same = links.iter().filter(|link| link.peer.host() == peer.host()).count();
-        if links.len() < SESSIONS_MAX && same < SESSIONS_PER_PEER_MAX {
-            return Ok(());
-        }
-        Err(refused(Cause::Busy))
     }
 }
 

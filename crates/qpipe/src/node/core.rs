@@ -5,20 +5,20 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use qpipe_proto::budget::Account;
 use qpipe_proto::fact::OpenTarget;
 use qpipe_proto::hello::Instance;
 use qpipe_proto::limits::SESSIONS_MAX;
 use qpipe_proto::ticket::SecretHash;
-use qpipe_proto::{Budget, Cause, Fingerprint};
+use qpipe_proto::{Cause, Fingerprint};
 use quinn::Endpoint;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::offer::Pending;
+use super::places::{Place, Places};
 use super::{NodeOptions, Notice, NoticeKind, dial, interfaces, network, sockets};
 use crate::access::Access;
-use crate::identity::{Identity, PeerIdentity};
+use crate::identity::Identity;
 use crate::link::{self, Host, Link, Terms, codes};
 use crate::session::{IncomingOpen, SessionEnd};
 use crate::tls::ExpectedHost;
@@ -28,7 +28,8 @@ pub(crate) struct Core {
     pub(super) identity: RwLock<Identity>,
     pub(super) options: NodeOptions,
     pub(super) access: Arc<dyn Access>,
-    pub(super) budget: Budget,
+    pub(super) places: Places,
+    pub(super) flights: dial::Flights,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) links: Mutex<Vec<Arc<Link>>>,
     pub(super) offers: Mutex<HashMap<SecretHash, Pending>>,
@@ -58,10 +59,10 @@ impl Core {
         self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What a new session with this peer gets.
-    pub(super) fn terms(&self, peer: PeerIdentity) -> Terms {
+    /// What a new session at this place gets.
+    pub(super) fn terms(&self, place: Place) -> Terms {
         Terms {
-            account: self.account(&peer.host()),
+            place,
             host: self.host(),
             instance: self.instance,
             patience: self.options.patience,
@@ -75,13 +76,6 @@ impl Core {
         if link.lock().is_finished {
             self.links().retain(|other| !Arc::ptr_eq(other, link));
         }
-    }
-
-    /// What a peer's host holds of the memory budget: one account for all of its sessions.
-    pub(super) fn account(&self, host: &Fingerprint) -> Account {
-        let links = self.links();
-        let same = links.iter().find(|link| link.peer.host() == *host);
-        same.map_or_else(|| self.budget.account(), |link| link.account.clone())
     }
 
     /// How long a dial of a host may take: longer where its round trip was long (ruling 17).

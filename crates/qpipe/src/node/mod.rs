@@ -7,7 +7,9 @@ mod interfaces;
 mod network;
 mod notice;
 mod offer;
+mod places;
 mod sockets;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -32,11 +34,14 @@ use crate::session::{IncomingOpen, Session};
 use crate::tls::TlsError;
 
 use self::core::Core;
+use self::places::Places;
 pub(crate) use dial::probe_error;
 pub use dial::{DialError, Peer};
 pub use interfaces::interface_addresses;
 pub use notice::{Notice, NoticeKind};
 pub use offer::Offer;
+pub(crate) use places::Place;
+pub use status::{ConnectionStatus, SessionStatus};
 
 /// Peers of an earlier run that are greeted at once.
 const GREETINGS_AT_ONCE: usize = 16;
@@ -169,7 +174,8 @@ impl Node {
             identity: RwLock::new(identity),
             options,
             access,
-            budget,
+            places: Places::new(budget),
+            flights: dial::Flights::default(),
             endpoints,
             links: Mutex::default(),
             offers: Mutex::default(),
@@ -248,6 +254,12 @@ impl Node {
         peers.collect()
     }
 
+    /// The sessions that this node has now.
+    pub fn sessions(&self) -> Vec<SessionStatus> {
+        let links = self.core.links().clone();
+        links.iter().map(status::of).collect()
+    }
+
     /// Tells peers of an earlier run of this node, which had the same key, that their sessions with
     /// that run are over. Does not wait; nothing follows from whether that reaches them.
     pub fn greet(&self, peers: Vec<(Fingerprint, SocketAddr)>) {
@@ -282,7 +294,7 @@ impl Node {
 
     /// The node's memory budget.
     pub fn budget(&self) -> &Budget {
-        &self.core.budget
+        &self.core.places.budget
     }
 
     /// As [`Node::close`], but only such time counts in which a peer is heard: what happened to a

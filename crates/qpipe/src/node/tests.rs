@@ -49,9 +49,4 @@ impl Node {
         let links = self.core.links().clone();
         links.iter().map(|link| link.lock().session.unsettled()).sum()
     }
-
-    /// How many sessions the node has.
-    pub(crate) fn sessions(&self) -> usize {
-        self.core.links().len()
-    }
 }

@@ -194,3 +194,25 @@ fn a_dial_gets_through_a_third_of_loss_in_bursts() {
     println!("dials at 30 % loss: median {:?}, worst {:?}", times[25], times[49]);
     assert!(times[49] <= secs(10));
 }
+
+#[test]
+fn all_who_dial_a_peer_at_the_same_time_share_one_session() {
+    simulate(1, |net| async move {
+        let (a, b) = (Place::new(&net, 1), Place::new(&net, 2));
+
+        // When: several want a session before there is one, and the first to ask gives up.
+        let given_up = tokio::time::timeout(ms(30), a.dial(&b));
+        let (given_up, one, two, three) =
+            tokio::join!(given_up, a.dial(&b), a.dial(&b), a.dial(&b));
+
+        // Then: there is one session for them.
+        assert!(given_up.is_err());
+        assert_eq!((a.node.sessions().len(), b.node.sessions().len()), (1, 1));
+        let status = &a.node.sessions()[0];
+        assert_eq!((status.peer, status.is_dialler, status.resumed), (one.peer(), true, 0));
+        assert!(status.connection.is_some_and(|connection| connection.rtt >= ms(50)));
+        drop((one, two, three));
+        a.leave().await;
+        b.leave().await;
+    });
+}

@@ -114,7 +114,7 @@ pub(in crate::node) async fn greet(core: &Arc<Core>, host: Fingerprint, address:
     let Ok(session_id) = fresh_session_id() else { return };
     let peer = Peer { name: String::new(), addresses: Vec::new(), expected };
     let first = FirstHello { session_id, epoch: Contact::FIRST_EPOCH, ticket: None, way: peer };
-    let terms = core.terms(arrived.greeted.peer);
+    let terms = core.terms(core.places.take(arrived.greeted.peer.host()));
     // Whether it lets this node in is of no interest.
     if let Ok(link) = say_first_hello(arrived.greeted, first, terms, &mut None).await {
         link.close(Duration::from_secs(1), false).await;

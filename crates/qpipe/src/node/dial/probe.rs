@@ -14,7 +14,7 @@ pub(super) async fn probe(address: SocketAddr) -> DialError {
         Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             DialError::Refused { tried: vec![address] }
         }
-        Some(source) => DialError::Unreachable { tried: vec![address], source },
+        Some(source) => DialError::Unreachable { tried: vec![address], source: source.into() },
         None => std::future::pending().await,
     }
 }

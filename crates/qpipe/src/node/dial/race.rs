@@ -134,7 +134,7 @@ impl Attempt {
 
     async fn connect(&self) -> Result<Arrived, DialError> {
         let tls = tls::client_config(&self.core.identity(), self.expected)
-            .map_err(|error| DialError::Local(io::Error::other(error)))?;
+            .map_err(|error| DialError::Local(Arc::new(io::Error::other(error))))?;
         let mut config = quinn::ClientConfig::new(tls.crypto());
         let NodeOptions { patience, memory, .. } = &self.core.options;
         config.transport_config(transport::config(false, patience, *memory));
@@ -163,14 +163,14 @@ impl Attempt {
     }
 
     fn unreachable(&self) -> DialError {
-        let source = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let source = Arc::new(io::ErrorKind::AddrNotAvailable.into());
         DialError::Unreachable { tried: vec![self.address], source }
     }
 
     fn local(&self, error: ConnectError) -> DialError {
         match error {
             ConnectError::InvalidRemoteAddress(_) => self.unreachable(),
-            error => DialError::Local(io::Error::other(error)),
+            error => DialError::Local(Arc::new(io::Error::other(error))),
         }
     }
 }

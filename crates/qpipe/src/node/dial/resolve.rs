@@ -21,7 +21,8 @@ pub(super) async fn resolve(addresses: &[Address]) -> Result<Vec<SocketAddr>, Di
             {
                 Ok(addresses) => found.extend(interleave(addresses.collect())),
                 Err(source) => {
-                    failure = Some(DialError::Resolve { host: name.to_string(), source });
+                    let (host, source) = (name.to_string(), source.into());
+                    failure = Some(DialError::Resolve { host, source });
                 }
             },
         }
