@@ -20,5 +20,6 @@ mod namespaces;
 mod network;
 mod options;
 mod serving;
+mod shared;
 mod trust;
 mod volume;

@@ -229,7 +229,7 @@ fn ending_one_pipe_changes_nothing_for_another() {
 
 #[test]
 fn a_name_without_a_node_is_an_error_that_says_how_to_start_one() {
-    let host = Host::new();
+    let host = Host::alone();
     for command in ["send", "recv", "duplex"] {
         let ended = host.qpipe(&[command, "inbox"]).end().expect(1);
         ended.saying(&["no qpipe serve runs on this host", "\"qpipe serve &\""]);

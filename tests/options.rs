@@ -83,7 +83,7 @@ fn progress_is_for_terminals() {
 
 #[test]
 fn the_standard_output_of_a_sender_and_of_what_fails_is_empty() {
-    let host = Host::new();
+    let host = Host::alone();
     for arguments in [&["recv", "qpipe1x"][..], &["recv", "./x"], &["send", "./x"], &["serve", "x"]]
     {
         let ended = host.qpipe(arguments).end();

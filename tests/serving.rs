@@ -8,7 +8,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    host::{Host, assert_same, noise, take},
+    host::{Host, assert_same, introduce, noise, take},
     named::two_hosts,
 };
 
@@ -87,7 +87,9 @@ fn a_second_signal_cuts_what_is_open() {
 
 #[test]
 fn c29_a_killed_node_is_a_failure_at_both_ends_after_what_came() {
-    let (a, b, serving) = two_hosts(&["send:x"]);
+    let (a, b) = (Host::alone(), Host::alone());
+    let serving = b.serve();
+    introduce(&a, "alice", &b, &serving, &["send:x"]);
     let (input, mut feed) = io::pipe().unwrap();
     feed.write_all(b"hello").unwrap();
     let sender = a.qpipe(&["send", "b/x"]).stdin(input).start();
@@ -105,7 +107,7 @@ fn c29_a_killed_node_is_a_failure_at_both_ends_after_what_came() {
 
 #[test]
 fn a_node_that_was_killed_can_be_started_again() {
-    let host = Host::new();
+    let host = Host::alone();
     let serving = host.serve();
     serving.running.signal(Signal::KILL);
     serving.running.end().expect(137);

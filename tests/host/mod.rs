@@ -26,11 +26,27 @@ const LOOK: Duration = Duration::from_millis(5);
 /// A host, as far as qpipe can tell.
 pub struct Host {
     dir: TempDir,
+    shares: bool,
 }
 
 impl Host {
+    /// One whose commands work each for itself, unless [`SHARED_VARIABLE`] says otherwise.
     pub fn new() -> Host {
-        let host = Host { dir: TempDir::with_prefix("qpipe-host-").unwrap() };
+        Host::with(env::var_os(SHARED_VARIABLE).is_some())
+    }
+
+    /// One whose commands share a node.
+    pub fn sharing() -> Host {
+        Host::with(true)
+    }
+
+    /// One whose commands work each for itself.
+    pub fn alone() -> Host {
+        Host::with(false)
+    }
+
+    fn with(shares: bool) -> Host {
+        let host = Host { dir: TempDir::with_prefix("qpipe-host-").unwrap(), shares };
         fs::create_dir(host.path("work")).unwrap();
         host
     }
@@ -113,9 +129,26 @@ impl Host {
             .env("TERM", "xterm")
             .env_remove("NO_COLOR")
             .stdin(Stdio::null());
+        if !self.shares {
+            command.env("QPIPE_DIRECT", "1");
+        }
         Start { command, what: String::new(), captures_stdout: true }
     }
 }
+
+impl Drop for Host {
+    /// Ends the node that commands may have started.
+    fn drop(&mut self) {
+        if self.shares {
+            let mut stop = self.program(QPIPE);
+            stop.command.args(["-q", "stop", "--within", "0s"]).stderr(Stdio::null());
+            let _ = stop.command.status();
+        }
+    }
+}
+
+/// Set, it has the commands of all hosts share a node: everything is to be as without one.
+const SHARED_VARIABLE: &str = "TEST_SHARED_NODE";
 
 /// The command under test.
 const QPIPE: &str = env!("CARGO_BIN_EXE_qpipe");

@@ -61,6 +61,15 @@ pub(crate) enum Command {
     /// The far program sees our end of file at once, and its reply still arrives. Usable as
     /// ProxyCommand of ssh.
     Duplex(PipeArgs),
+    /// Show what this host's node does: its sessions with other hosts, what programs have open
+    Status(StatusArgs),
+    /// List the named pipes of this host's node that are in use
+    Ls(ListArgs),
+    /// End this host's node: what is open has some time to come to its end
+    Stop(StopArgs),
+    /// Run the node that this host's commands share; they start it themselves
+    #[command(hide = true)]
+    Node(NodeArgs),
     /// Run this host's node, in the foreground: named pipes, for whom authorized.toml lists
     ///
     /// SIGTERM and SIGINT end it, SIGHUP has it read its files again.
@@ -123,6 +132,13 @@ pub(crate) struct PipeArgs {
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<ByteSize>,
 
+    /// Do everything in this process, rather than through the node that this host's commands share
+    ///
+    /// The same if $QPIPE_DIRECT is set, for pipes without a name, and with --rate, --memory,
+    /// --listen, and times to wait, which are about this process alone.
+    #[arg(long)]
+    pub(crate) direct: bool,
+
     /// Take an unknown host's key as its own without asking, and pin it
     #[arg(long)]
     pub(crate) accept_new: bool,
@@ -149,6 +165,13 @@ pub(crate) struct WaitingArgs {
     /// serve: 24h]
     #[arg(long, value_name = "TIME", value_parser = parse_waiting_time)]
     pub(crate) give_up: Option<Duration>,
+}
+
+impl WaitingArgs {
+    /// Whether the user says anything.
+    pub(crate) fn is_given(&self) -> bool {
+        self.heartbeat.is_some() || self.notice.is_some() || self.give_up.is_some()
+    }
 }
 
 impl From<WaitingArgs> for Waiting {
@@ -202,6 +225,46 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) waiting: WaitingArgs,
+}
+
+/// What `node` takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NodeArgs {
+    /// End after so long without anything to do [default: of config.toml, 1min]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) linger: Option<Duration>,
+
+    /// The most bytes that wait in all pipes together, as 1GiB [default: of config.toml, 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
+
+    #[command(flatten)]
+    pub(crate) waiting: WaitingArgs,
+}
+
+/// What `status` takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatusArgs {
+    /// For programs: one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `ls` takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ListArgs {
+    /// For programs: a JSON array
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `stop` takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StopArgs {
+    /// How long pipes that are open may go on, as 10s, 5min; then they are cut
+    #[arg(long, value_name = "TIME", default_value = "10s",
+        value_parser = humantime::parse_duration)]
+    pub(crate) within: Duration,
 }
 
 /// What to show of the key.

@@ -4,7 +4,7 @@ use std::{env, time::Duration};
 
 use anyhow::anyhow;
 use qpipe::{Patience, identity::HostIdentity};
-use qpipe_node::{ByteSize, Config, Home, HomeError, Waiting};
+use qpipe_node::{ByteSize, Config, Home, HomeError, Waiting, Way};
 
 use crate::args::WaitingArgs;
 
@@ -46,6 +46,14 @@ impl ThisHost {
     /// If no variable says so.
     pub(crate) fn home(&self) -> anyhow::Result<&Home> {
         self.home.as_ref().ok_or_else(|| anyhow!(HomeError::Unknown))
+    }
+
+    /// The way to this host's own `qpipe serve`.
+    ///
+    /// # Errors
+    /// None runs.
+    pub(crate) async fn own_node(&self) -> anyhow::Result<Way> {
+        Ok(Way::to_own_node(self.home()?, self.identity.fingerprint(), &self.config).await?)
     }
 
     /// How long peers that are not heard are waited for: of the command line, else of config.toml,

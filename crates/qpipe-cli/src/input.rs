@@ -66,7 +66,8 @@ impl Input {
         let (stopped, stop) = pipe()?;
         thread::Builder::new().name("stdin".to_owned()).spawn(move || {
             read_all(&sender, &stopped);
-            close_stdin();
+            // Without a descriptor for that it stays open until the process ends.
+            let _ = close_stdin();
         })?;
         Ok(Self { chunks, _stop: stop })
     }
@@ -124,10 +125,9 @@ fn read_some(buffer: &mut Vec<u8>, stopped: &PipeReader) -> io::Result<usize> {
 
 /// Puts /dev/null in the place of standard input: an empty place would be taken by whatever is
 /// opened next.
-fn close_stdin() {
-    if let Ok(null) = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-        let _ = dup2_stdin(null);
-    }
+pub(crate) fn close_stdin() -> io::Result<()> {
+    let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(dup2_stdin(null)?)
 }
 
 /// Hands on what was read. A chunk lives until the peer has consumed it, so a short one is copied

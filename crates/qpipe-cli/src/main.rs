@@ -16,19 +16,24 @@ mod progress;
 mod pump;
 mod rate;
 mod say;
+mod shared;
 mod signals;
 mod silence;
 mod startup;
 mod target;
 mod version;
 
-use std::io;
+use std::{env, io};
 
 use clap::Parser;
 
 use crate::{args::Cli, exit::Exit};
 
 fn main() {
+    if env::args_os().nth(1).is_some_and(|command| command == "node") {
+        // Before there is anything else: it outlives whoever starts it.
+        qpipe_node::local::detach();
+    }
     let cli = Cli::parse();
     say::configure(cli.quiet, cli.verbose);
     log::start(cli.verbose);

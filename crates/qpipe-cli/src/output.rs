@@ -204,7 +204,7 @@ fn wait_for_room() -> io::Result<()> {
 
 /// Puts /dev/null in the place of standard output: an empty place would be taken by whatever is
 /// opened next.
-fn close_stdout() -> io::Result<()> {
+pub(crate) fn close_stdout() -> io::Result<()> {
     let null = open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     Ok(dup2_stdout(null)?)
 }

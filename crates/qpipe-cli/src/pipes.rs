@@ -15,12 +15,13 @@ use qpipe::{
     identity::{HostIdentity, Identity},
     interface_addresses,
 };
+use qpipe_node::Way;
 use qpipe_proto::ticket::{Address, Grant, TICKET_ADDRESSES_MAX};
 
 use crate::{
     args::PipeArgs,
     commands::bind_remedy,
-    dial::Way,
+    dial,
     ending::Label,
     exit::Exit,
     host::ThisHost,
@@ -105,21 +106,26 @@ impl Opened {
 ///
 /// # Errors
 /// The target is wrong, or cannot be reached.
-pub(crate) async fn open(args: &PipeArgs, end: End) -> anyhow::Result<Opened> {
-    let this = ThisHost::load()?;
-    let place = Place::parse(args.target.as_deref(), end, &this.config)?;
+pub(crate) async fn open(
+    args: &PipeArgs,
+    end: End,
+    this: &ThisHost,
+    place: Place,
+) -> anyhow::Result<Opened> {
     let label = place.label();
     let (way, target, secret) = match place {
-        Place::Anonymous => return offer(args, end, &this).await,
-        Place::Local(name) => (Way::to_own_node(&this).await?, OpenTarget::Name(name), None),
-        Place::Remote { host, name } => (Way::to(&host, &this)?, OpenTarget::Name(name), None),
+        Place::Anonymous => return offer(args, end, this).await,
+        Place::Local(name) => (this.own_node().await?, OpenTarget::Name(name), None),
+        Place::Remote { host, name } => {
+            (Way::to(&host, &this.config)?, OpenTarget::Name(name), None)
+        }
         Place::Ticket(ticket) => {
             let secret = ticket.secret().clone();
             (Way::by_ticket(&ticket), OpenTarget::Ticket(secret.clone()), Some(secret))
         }
     };
-    let node = start(args, &this, false)?;
-    let session = way.connect(&node, &this, secret.as_ref(), args.accept_new).await?;
+    let node = start(args, this, false)?;
+    let session = dial::connect(way, &node, this, secret.as_ref(), args.accept_new).await?;
     say::detail(format_args!(
         "connected to {} ({}/udp)",
         session.peer().host(),
@@ -158,15 +164,18 @@ pub(crate) fn tell_waiting(
     joined: impl Future<Output = Result<(), PipeError>> + Send + 'static,
     label: &Label,
 ) {
-    if !io::stderr().is_terminal() {
-        return;
-    }
-    let waiting = format!("waiting for somebody at the other end of {label}");
+    let Some(waiting) = waiting_note(label) else { return };
     drop(tokio::spawn(async move {
         if tokio::time::timeout(SILENT_WAIT, joined).await.is_err() {
             say::note(waiting);
         }
     }));
+}
+
+/// What is said of an end that waits long for another; nothing where nobody looks.
+pub(crate) fn waiting_note(label: &Label) -> Option<String> {
+    let note = || format!("waiting for somebody at the other end of {label}");
+    io::stderr().is_terminal().then(note)
 }
 
 /// What the other end is told when this one stops for its own reasons.
@@ -228,7 +237,7 @@ fn start(args: &PipeArgs, this: &ThisHost, accepts: bool) -> anyhow::Result<Arc<
 
 /// Renews the certificate of a process that runs for long: with one that is expired it could not dial
 /// again after an outage.
-async fn keep_certified(node: Arc<Node>, host: HostIdentity, identity: Identity) {
+pub(crate) async fn keep_certified(node: Arc<Node>, host: HostIdentity, identity: Identity) {
     loop {
         tokio::time::sleep(RENEW_EVERY).await;
         let renewed = host.renew(&identity).map_err(anyhow::Error::from);

@@ -43,6 +43,11 @@ impl Progress {
         Self { bar: ProgressBar::hidden() }
     }
 
+    /// Whether anybody sees it.
+    pub(crate) fn is_shown(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
     /// Counts `bytes` more.
     pub(crate) fn add(&self, bytes: usize) {
         self.bar.inc(bytes as u64);

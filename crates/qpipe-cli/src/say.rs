@@ -11,7 +11,7 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use qpipe_proto::name::is_obeyed_by_terminals;
+pub(crate) use qpipe_node::clean;
 
 /// Sets how much is said: nothing but errors if `quiet`, more with each step of `verbose`.
 pub(crate) fn configure(quiet: bool, verbose: u8) {
@@ -67,14 +67,6 @@ pub(crate) fn answer(text: impl fmt::Display) -> io::Result<()> {
     stdout.flush()
 }
 
-/// The text without anything that a terminal would obey: control characters, and those that turn
-/// the direction of writing around. For whatever comes from a peer, a ticket or a file.
-pub(crate) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|character| if is_obeyed_by_terminals(character) { '\u{fffd}' } else { character })
-        .collect()
-}
-
 /// Keeps messages and this progress line from overwriting each other.
 pub(crate) fn keep_clear_of(bar: ProgressBar) {
     // A command has one progress line; a second one would only be drawn less well.
@@ -96,22 +88,5 @@ fn write_lines(prefix: &str, text: &str) {
     match BAR.get() {
         Some(bar) => bar.suspend(write),
         None => write(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_terminal_would_obey_is_replaced() {
-        assert_eq!(clean("\u{1b}[31mred\u{7}"), "\u{fffd}[31mred\u{fffd}");
-        assert_eq!(clean("a\nb\rc\td"), "a\u{fffd}b\u{fffd}c\u{fffd}d");
-        assert_eq!(clean("\u{9b}2J\u{202e}txt"), "\u{fffd}2J\u{fffd}txt");
-    }
-
-    #[test]
-    fn other_text_stays_as_it_is() {
-        assert_eq!(clean("qpipe: grüße, 世界 ✓"), "qpipe: grüße, 世界 ✓");
     }
 }

@@ -13,21 +13,36 @@ pub(crate) fn tell(notice: &Notice, config: &Config) {
 }
 
 fn sentence(notice: &Notice, config: &Config) -> String {
-    let alias = || config.alias_by_fingerprint(&notice.host).map(ToString::to_string);
-    let name = notice.peer.clone().or_else(alias).unwrap_or_else(|| match notice.address {
-        Some(address) => format!("the host at {address}"),
-        None => notice.host.to_string(),
-    });
+    let name = name(notice, config);
     match notice.kind {
-        NoticeKind::Back { after } => format!("{name} is back after {}", whole(after)),
-        NoticeKind::Silent { silent, left } => format!(
-            "nothing heard from {name} for {}: is the network up? Nothing is lost; waiting {} more \
-             (--give-up)",
-            whole(silent),
-            whole(left)
-        ),
+        NoticeKind::Back { after } => of_return(&name, after),
+        NoticeKind::Silent { silent, left } => of_silence(&name, silent, left),
         _ => format!("{name}: {:?}", notice.kind),
     }
+}
+
+/// What the user calls the host that a notice is about.
+pub(crate) fn name(notice: &Notice, config: &Config) -> String {
+    let alias = || config.alias_by_fingerprint(&notice.host).map(ToString::to_string);
+    notice.peer.clone().or_else(alias).unwrap_or_else(|| match notice.address {
+        Some(address) => format!("the host at {address}"),
+        None => notice.host.to_string(),
+    })
+}
+
+/// The sentence for a host that is not heard, and is waited for a while longer.
+pub(crate) fn of_silence(name: &str, silent: Duration, left: Duration) -> String {
+    format!(
+        "nothing heard from {name} for {}: is the network up? Nothing is lost; waiting {} more \
+         (--give-up)",
+        whole(silent),
+        whole(left)
+    )
+}
+
+/// The sentence for a host that is heard again.
+pub(crate) fn of_return(name: &str, after: Duration) -> String {
+    format!("{name} is back after {}", whole(after))
 }
 
 /// Whole seconds are enough for people.

@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use qpipe_node::{Alias, Config};
+use qpipe_node::{Config, host_text};
 use qpipe_proto::{
     PipeName, Target, Ticket,
     target::HostRef,
-    ticket::{DEFAULT_PORT, End, Grant, TICKET_PREFIX, TICKET_TEXT_BYTES_MAX},
+    ticket::{End, Grant, TICKET_PREFIX, TICKET_TEXT_BYTES_MAX},
 };
 
 use crate::{WrongUsage, ending::Label};
@@ -90,24 +90,6 @@ pub(crate) fn invitation(text: Option<&str>) -> anyhow::Result<Ticket> {
     }
     check_expiry(&ticket)?;
     Ok(ticket)
-}
-
-/// The host as the user writes it: without the port that is meant anyway.
-pub(crate) fn host_text(host: &HostRef) -> String {
-    let text = host.to_string();
-    match (host, text.strip_suffix(&format!(":{DEFAULT_PORT}"))) {
-        (HostRef::Address(_), Some(host)) => host.to_owned(),
-        _ => text,
-    }
-}
-
-/// The name under which a host that was dialled by its address is pinned.
-///
-/// # Errors
-/// Addresses are aliases by the rules of both; were one not, it could not be pinned.
-pub(crate) fn alias_of(host: &HostRef) -> anyhow::Result<Alias> {
-    let text = host_text(host);
-    text.parse().with_context(|| format!("cannot pin a key for `{text}`: give the host an alias"))
 }
 
 /// The command that holds this end of a pipe.

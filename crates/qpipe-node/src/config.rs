@@ -8,6 +8,7 @@
 //! heartbeat = "3s"
 //! notice = "15s"
 //! give-up = "24h"
+//! linger = "1min"
 //!
 //! [hosts.b]
 //! address = "b.example:7473"
@@ -64,6 +65,8 @@ pub struct NodeConfig {
     pub memory: ByteSize,
     /// How long peers that are not heard are waited for.
     pub waiting: Waiting,
+    /// How long a node that commands have started stays without anything to do.
+    pub linger: Option<Duration>,
 }
 
 /// How long to wait for a peer that is not heard before doing what, as far as the user says.
@@ -147,6 +150,7 @@ impl Config {
                 notice: file.node.notice.map(|Parsed(WaitingTime(time))| time),
                 give_up: file.node.give_up.map(|Parsed(WaitingTime(time))| time),
             },
+            linger: file.node.linger.map(|Parsed(WaitingTime(time))| time),
         };
         let host = |text: HostText| KnownHost {
             addresses: text.address.0,
@@ -160,7 +164,8 @@ impl Config {
 impl Default for NodeConfig {
     fn default() -> Self {
         let (listen, memory) = (default_listen(), default_memory());
-        Self { listen, advertise: Vec::new(), memory, waiting: Waiting::default() }
+        let waiting = Waiting::default();
+        Self { listen, advertise: Vec::new(), memory, waiting, linger: None }
     }
 }
 
@@ -193,6 +198,7 @@ struct NodeText {
     notice: Option<Parsed<WaitingTime>>,
     #[serde(rename = "give-up")]
     give_up: Option<Parsed<WaitingTime>>,
+    linger: Option<Parsed<WaitingTime>>,
 }
 
 #[derive(Deserialize)]

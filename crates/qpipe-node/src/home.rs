@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
 
 use crate::disk::{OTHERS_WRITE, PRIVATE_DIR_MODE};
 
@@ -17,18 +19,28 @@ pub struct Home {
     config_dir: PathBuf,
     data_dir: PathBuf,
     state_dir: PathBuf,
+    socket_dir: PathBuf,
 }
+
+/// The name of the socket of a home's node.
+const SOCKET_NAME: &str = "node.sock";
 
 impl Home {
     /// A home that has everything under the one directory `dir`.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
         let dir = dir.into();
-        Self { config_dir: dir.clone(), data_dir: dir.clone(), state_dir: dir }
+        Self {
+            config_dir: dir.clone(),
+            data_dir: dir.clone(),
+            state_dir: dir.clone(),
+            socket_dir: dir,
+        }
     }
 
     /// The home that the environment behind `get` names: `QPIPE_HOME`, else `XDG_CONFIG_HOME`,
     /// `XDG_DATA_HOME` and `XDG_STATE_HOME`, each with its usual place under `HOME` as the default.
     ///
+    /// The socket of the node is below `XDG_RUNTIME_DIR`, where that is set, and else with the state.
     /// An empty variable counts as unset, and so does a relative path in an `XDG_` one.
     ///
     /// # Errors
@@ -46,10 +58,14 @@ impl Home {
                 .map(|dir| dir.join("qpipe"))
                 .ok_or(HomeError::Unknown)
         };
+        let state_dir = xdg("XDG_STATE_HOME", ".local/state")?;
+        let runtime_dir = path("XDG_RUNTIME_DIR").filter(|dir| dir.is_absolute());
+        let socket_dir = runtime_dir.map_or_else(|| state_dir.clone(), |dir| dir.join("qpipe"));
         Ok(Self {
             config_dir: xdg("XDG_CONFIG_HOME", ".config")?,
             data_dir: xdg("XDG_DATA_HOME", ".local/share")?,
-            state_dir: xdg("XDG_STATE_HOME", ".local/state")?,
+            state_dir,
+            socket_dir,
         })
     }
 
@@ -102,6 +118,51 @@ impl Home {
         self.state_dir.join("peers")
     }
 
+    /// The socket at which the node listens.
+    pub fn socket_file(&self) -> PathBuf {
+        self.socket_dir.join(SOCKET_NAME)
+    }
+
+    /// Where the node listens, or leaves a link to where it does: [`socket_file`](Self::socket_file),
+    /// and its place among the state for programs that were started without `XDG_RUNTIME_DIR`, or a
+    /// node that was.
+    pub(crate) fn socket_files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.socket_file(), self.state_dir.join(SOCKET_NAME)];
+        files.dedup();
+        files
+    }
+
+    /// Makes the directory of the socket, if it is missing.
+    pub(crate) fn create_socket_dir(&self) -> Result<(), HomeError> {
+        create_private_dir(&self.socket_dir)?;
+        let failed = |cause| HomeError::Create { path: self.socket_dir.clone(), cause };
+        let uid = fs::metadata(&self.socket_dir).map_err(failed)?.uid();
+        // A directory of another user's could be emptied by them, and filled anew.
+        if uid != geteuid().as_raw() && uid != 0 {
+            return Err(HomeError::OfAnotherUser { path: self.socket_dir.clone(), uid });
+        }
+        Ok(())
+    }
+
+    /// The file whose lock is held while a command starts a node.
+    pub(crate) fn start_lock_file(&self) -> PathBuf {
+        self.state_dir.join("start.lock")
+    }
+
+    /// What a node that a command started has to say when something goes wrong.
+    pub fn node_log_file(&self) -> PathBuf {
+        self.state_dir.join("node.log")
+    }
+
+    /// What `QPIPE_HOME` is to be for a program in another directory that is to use this home; none
+    /// if the XDG directories hold it, whose paths are absolute.
+    pub(crate) fn as_variable(&self) -> Option<io::Result<PathBuf>> {
+        let is_one = [&self.config_dir, &self.data_dir, &self.socket_dir]
+            .into_iter()
+            .all(|dir| *dir == self.state_dir);
+        is_one.then(|| std::path::absolute(&self.state_dir))
+    }
+
     /// The file whose lock says that a `qpipe serve` runs.
     pub(crate) fn serve_lock_file(&self) -> PathBuf {
         self.state_dir.join("serve.lock")
@@ -118,6 +179,18 @@ pub enum HomeError {
         path: PathBuf,
         /// What the system said.
         cause: io::Error,
+    },
+    /// The directory of the socket belongs to somebody else.
+    #[error(
+        "{} belongs to another user (uid {uid}): unset XDG_RUNTIME_DIR, or set QPIPE_HOME to a \
+         directory of your own",
+        path.display()
+    )]
+    OfAnotherUser {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
     },
     /// Neither `QPIPE_HOME` nor the XDG directories nor `HOME` are set.
     #[error(
@@ -170,6 +243,20 @@ mod tests {
         assert_eq!(home.invitation_dir(), Path::new("/q/invitations"));
         assert_eq!(home.audit_file(), Path::new("/q/audit.log"));
         assert_eq!(home.serve_file(), Path::new("/q/serve.toml"));
+        assert_eq!(home.socket_files(), [Path::new("/q/node.sock")]);
+        assert_eq!(home.as_variable().unwrap().unwrap(), Path::new("/q"));
+    }
+
+    #[test]
+    fn socket_is_below_the_runtime_directory_and_findable_without_it() {
+        let home = home_from(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/7")]).unwrap();
+        let bare = home_from(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "run")]).unwrap();
+
+        let state = Path::new("/h/.local/state/qpipe/node.sock");
+        assert_eq!(home.socket_file(), Path::new("/run/user/7/qpipe/node.sock"));
+        assert_eq!(home.socket_files(), [Path::new("/run/user/7/qpipe/node.sock"), state]);
+        assert_eq!(bare.socket_files(), [state]);
+        assert!(home.as_variable().is_none());
     }
 
     #[test]

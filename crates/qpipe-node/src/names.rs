@@ -8,9 +8,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use qpipe::{Cause, Ends, PipeName, PipeReader, PipeWriter, ReaderWatch};
+use qpipe::{Cause, PipeName, ReaderWatch};
+use tokio::sync::oneshot;
 
-use crate::relay::relay;
+use crate::join::{Client, From, Leg, join};
 
 /// Incarnations that may wait at one name.
 pub const INCARNATIONS_PER_NAME_MAX: usize = 64;
@@ -48,14 +49,34 @@ struct Inner {
 struct Incarnation {
     number: u64,
     state: Life,
+    /// Tells whether its writer has ended it. None of a duplex pipe, and while there is no writer.
+    writer: Option<Writer>,
 }
 
 #[derive(Debug)]
 enum Life {
-    /// One side is there, with the ends that lead to it.
-    Waiting { shape: Shape, ends: Box<Ends> },
-    /// Both are joined; the watch tells whether the writer has ended it. None of a duplex pipe.
-    Joined { writer: Option<ReaderWatch> },
+    /// One side is there; its task takes the other one's leg.
+    Waiting { shape: Shape, meet: oneshot::Sender<Leg> },
+    /// Both are joined.
+    Joined,
+}
+
+/// Who writes.
+#[derive(Debug)]
+enum Writer {
+    Local(Arc<Client>),
+    Peer(ReaderWatch),
+}
+
+/// What is known of a name in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NameStatus {
+    pub(crate) name: PipeName,
+    pub(crate) is_duplex: bool,
+    /// Incarnations that are joined, and those in which one side waits: with a writer, with a reader.
+    pub(crate) joined: usize,
+    pub(crate) writers_waiting: usize,
+    pub(crate) readers_waiting: usize,
 }
 
 impl Names {
@@ -82,75 +103,83 @@ impl Names {
         if last.is_closed_to(shape) { Ok(()) } else { Err(Cause::Taken) }
     }
 
-    /// Puts an accepted open in its place: joins it to whoever waits, or lets it wait.
-    pub(crate) fn enter(&self, name: &PipeName, shape: Shape, ends: Ends) {
+    /// Puts an open that was checked in its place: joins it to whoever waits, or lets it wait.
+    pub(crate) fn enter(&self, name: &PipeName, shape: Shape, mut leg: Leg) {
+        let writer = Writer::of(shape, &leg);
         let mut inner = self.lock();
-        let Some(partner) = inner.partner(name, shape) else {
-            let number = inner.begin(name, shape, ends);
-            drop(inner);
-            return self.watch_waiting(name.clone(), shape, number);
-        };
-        let queue = inner.queue_mut(name, shape);
-        let Some(incarnation) = queue.iter_mut().find(|i| i.number == partner) else { return };
-        let writer = if shape == Shape::Write { ends.reader.as_ref() } else { None };
-        let waiting = std::mem::replace(&mut incarnation.state, Life::Joined { writer: None });
-        let Life::Waiting { ends: other, .. } = waiting else { return };
-        let writer = writer.or(other.reader.as_ref()).map(PipeReader::watch);
-        let writer = writer.filter(|_| shape != Shape::Duplex);
-        incarnation.state = Life::Joined { writer };
-        drop(inner);
-        tokio::spawn(join(self.clone(), name.clone(), shape, partner, *other, ends));
-    }
-
-    /// Takes an incarnation out of its queue; with `only_waiting`, unless it is joined. Gives the
-    /// ends of one that waited, to be dropped without the lock.
-    fn end(&self, name: &PipeName, shape: Shape, number: u64, only_waiting: bool) -> Option<Ends> {
-        let mut inner = self.lock();
-        let queue = inner.table_mut(shape).get_mut(name)?;
-        let at = queue.iter().position(|i| i.number == number)?;
-        if only_waiting && matches!(queue[at].state, Life::Joined { .. }) {
-            return None;
-        }
-        let ended = queue.remove(at);
-        if queue.is_empty() {
-            inner.table_mut(shape).remove(name);
-        }
-        match ended?.state {
-            Life::Waiting { ends, .. } => Some(*ends),
-            Life::Joined { .. } => None,
-        }
-    }
-
-    /// Ends an incarnation whose only side leaves before anybody came.
-    fn watch_waiting(&self, name: PipeName, shape: Shape, number: u64) {
-        let (writer, reader) = {
-            let inner = self.lock();
-            let waiting = inner.queue(&name, shape).into_iter().flatten();
-            let ends = waiting.filter(|i| i.number == number).find_map(|i| match &i.state {
-                Life::Waiting { ends, .. } => Some(ends),
-                Life::Joined { .. } => None,
-            });
-            let Some(ends) = ends else { return };
-            (
-                ends.writer.as_ref().map(PipeWriter::watch),
-                ends.reader.as_ref().map(PipeReader::watch),
-            )
-        };
-        let names = self.clone();
-        tokio::spawn(async move {
-            match (writer, reader) {
-                (Some(writer), _) => drop(writer.over().await),
-                // EOF is no reason to leave: what was written waits for a reader, as long as its
-                // writer waits for that.
-                (None, Some(reader)) => {
-                    if reader.over().await.is_ok() {
-                        reader.gone().await;
-                    }
+        while let Some(partner) = inner.partner(name, shape) {
+            let queue = inner.queue_mut(name, shape);
+            let Some(at) = queue.iter().position(|i| i.number == partner) else { break };
+            let incarnation = &mut queue[at];
+            let Life::Waiting { meet, .. } =
+                std::mem::replace(&mut incarnation.state, Life::Joined)
+            else {
+                break;
+            };
+            match meet.send(leg) {
+                Ok(()) => {
+                    incarnation.writer = incarnation.writer.take().or(writer);
+                    return;
                 }
-                (None, None) => {}
+                // It has just left, and its task is about to take it out.
+                Err(back) => leg = back,
             }
-            drop(names.end(&name, shape, number, true));
+        }
+        let (meet, partner) = oneshot::channel();
+        let number = inner.begin(name, shape, meet, writer);
+        drop(inner);
+        let (names, name) = (self.clone(), name.clone());
+        tokio::spawn(async move {
+            let mut partner = partner;
+            let came = tokio::select! {
+                biased;
+                came = &mut partner => came.ok(),
+                () = leg.absent() => {
+                    // Whoever comes from now on is given back.
+                    partner.close();
+                    partner.try_recv().ok()
+                }
+            };
+            if let Some(other) = came {
+                join(leg, other).await;
+            }
+            names.end(&name, shape, number);
         });
+    }
+
+    /// The names in use, in no order.
+    pub(crate) fn list(&self) -> Vec<NameStatus> {
+        let inner = self.lock();
+        let duplexes = inner.duplexes.iter().map(|(name, queue)| (name, queue, true));
+        let all = inner.pipes.iter().map(|(name, queue)| (name, queue, false)).chain(duplexes);
+        all.map(|(name, queue, is_duplex)| {
+            let waits = |wanted: Shape| {
+                let waits = |i: &&Incarnation| {
+                    matches!(i.state, Life::Waiting { shape, .. } if shape == wanted)
+                };
+                queue.iter().filter(waits).count()
+            };
+            let both = waits(Shape::Duplex);
+            NameStatus {
+                name: name.clone(),
+                is_duplex,
+                joined: queue.iter().filter(|i| matches!(i.state, Life::Joined)).count(),
+                writers_waiting: waits(Shape::Write) + both,
+                readers_waiting: waits(Shape::Read) + both,
+            }
+        })
+        .collect()
+    }
+
+    /// Takes an incarnation out of its queue.
+    fn end(&self, name: &PipeName, shape: Shape, number: u64) {
+        let mut inner = self.lock();
+        let table = inner.table_mut(shape);
+        let Some(queue) = table.get_mut(name) else { return };
+        queue.retain(|incarnation| incarnation.number != number);
+        if queue.is_empty() {
+            table.remove(name);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -165,16 +194,22 @@ impl Inner {
         let waiting = self.queue(name, shape)?.iter();
         let mut fitting = waiting.filter(|incarnation| match &incarnation.state {
             Life::Waiting { shape, .. } => *shape == wanted,
-            Life::Joined { .. } => false,
+            Life::Joined => false,
         });
         fitting.next().map(|incarnation| incarnation.number)
     }
 
-    fn begin(&mut self, name: &PipeName, shape: Shape, ends: Ends) -> u64 {
+    fn begin(
+        &mut self,
+        name: &PipeName,
+        shape: Shape,
+        meet: oneshot::Sender<Leg>,
+        writer: Option<Writer>,
+    ) -> u64 {
         let number = self.next;
         self.next += 1;
-        let state = Life::Waiting { shape, ends: Box::new(ends) };
-        self.queue_mut(name, shape).push_back(Incarnation { number, state });
+        let state = Life::Waiting { shape, meet };
+        self.queue_mut(name, shape).push_back(Incarnation { number, state, writer });
         number
     }
 
@@ -197,16 +232,33 @@ impl Inner {
     }
 }
 
+impl Writer {
+    /// The writer of an incarnation, if whoever opens in this shape is it.
+    fn of(shape: Shape, leg: &Leg) -> Option<Writer> {
+        match (shape, &leg.from, &leg.client) {
+            (Shape::Write, Some(From::Peer(reader)), _) => Some(Writer::Peer(reader.watch())),
+            (Shape::Write, Some(From::Local(_)), Some(client)) => {
+                Some(Writer::Local(client.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        match self {
+            Writer::Local(client) => client.has_ended(),
+            Writer::Peer(reader) => reader.is_ended(),
+        }
+    }
+}
+
 impl Incarnation {
     /// Whether somebody of this shape begins the next incarnation rather than being one too many.
     fn is_closed_to(&self, shape: Shape) -> bool {
+        let has_ended = self.writer.as_ref().is_some_and(Writer::has_ended);
         match (&self.state, shape) {
-            (Life::Waiting { shape: Shape::Write, ends }, Shape::Write) => {
-                ends.reader.as_ref().is_none_or(|reader| reader.watch().is_ended())
-            }
-            (Life::Joined { writer: Some(writer) }, Shape::Write | Shape::Read) => {
-                writer.is_ended()
-            }
+            (Life::Waiting { shape: Shape::Write, .. }, Shape::Write) => has_ended,
+            (Life::Joined, Shape::Write | Shape::Read) => has_ended,
             _ => false,
         }
     }
@@ -230,19 +282,4 @@ impl Shape {
             Shape::Write => Shape::Read,
         }
     }
-}
-
-/// Joins two openers, and ends the incarnation when their pipes are over.
-async fn join(names: Names, name: PipeName, shape: Shape, number: u64, one: Ends, other: Ends) {
-    for ends in [&one, &other] {
-        ends.writer.iter().for_each(|end| end.join());
-        ends.reader.iter().for_each(|end| end.join());
-    }
-    let carry = |from: Option<PipeReader>, to: Option<PipeWriter>| async {
-        if let (Some(from), Some(to)) = (from, to) {
-            relay(from, to).await;
-        }
-    };
-    tokio::join!(carry(one.reader, other.writer), carry(other.reader, one.writer));
-    names.end(&name, shape, number, false);
 }

@@ -22,6 +22,7 @@ use crate::known_peers::KnownPeers;
 use crate::lock::{ServeLock, ServeLockError};
 use crate::names::{Names, Shape};
 use crate::rule::Verb;
+use crate::shared::SharedNode;
 
 /// Where a serving node listens unless told otherwise: UDP 7473 of IPv4 and IPv6.
 pub const DEFAULT_LISTEN: [SocketAddr; 2] = [
@@ -85,7 +86,8 @@ pub struct Enrolment {
 /// The serving node of a host: it holds the home's lock and the host's key.
 #[derive(Debug)]
 pub struct Serve {
-    node: Node,
+    node: Arc<Node>,
+    shared: Arc<SharedNode>,
     access: Arc<HomeAccess>,
     names: Names,
     legs: Mutex<Vec<Leg>>,
@@ -130,15 +132,18 @@ impl Serve {
             patience: options.patience,
             continuity: Some(continuity),
         };
-        let node = Node::start(identity, options, access.clone())?;
+        let node = Arc::new(Node::start(identity, options, access.clone())?);
         lock.publish(&node.local_addresses())?;
         let mut peers = KnownPeers::load(home);
         node.greet(peers.take_earlier());
+        let names = Names::default();
+        let shared = SharedNode::new(home.clone(), node.clone(), names.clone(), true);
         Ok(Serve {
+            shared,
             peers: Mutex::new(peers),
             node,
             access,
-            names: Names::default(),
+            names,
             legs: Mutex::default(),
             enrolments: tokio::sync::Mutex::new(enrolments),
             _lock: lock,
@@ -148,6 +153,11 @@ impl Serve {
     /// The node itself.
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// What programs of this host share of it, to be run at the local socket.
+    pub fn shared(&self) -> &Arc<SharedNode> {
+        &self.shared
     }
 
     /// Serves until the node is closed. What is wrong with a changed `authorized.toml` is given to
@@ -236,7 +246,7 @@ impl Serve {
             Ok(()) => {
                 let Ok(ends) = open.accept() else { return };
                 self.keep(peer, &name, &ends);
-                self.names.enter(&name, shape, ends);
+                self.names.enter(&name, shape, crate::join::Leg::to_peer(ends));
             }
         }
     }

@@ -6,13 +6,13 @@ use anyhow::{Context, bail};
 use qpipe::{Secret, Ticket};
 use qpipe_node::{
     GIVE_UP, Home, Invitation, Invitations, Rule, Serve, ServeOptions, running_serve,
+    wait_for_start,
 };
 use qpipe_proto::ticket::{Grant, SECRET_BYTES, SecretHash, is_alias};
 
 use crate::{
     args::{InviteArgs, WaitingArgs},
     commands::serve,
-    dial,
     exit::Exit,
     host::ThisHost,
     pipes::{FAREWELL, ticket_addresses},
@@ -29,7 +29,7 @@ pub(crate) async fn run(args: InviteArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let this = ThisHost::load()?;
     let home = this.home()?;
-    dial::wait_for_start(home).await;
+    wait_for_start(home).await;
     let (serve, bound) = match running_serve(home) {
         Some(running) => (None, running.addresses),
         None => {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use qpipe::{Enrolled, Nobody, Node, NodeOptions, Ticket};
-use qpipe_node::{Alias, pin_host};
+use qpipe_node::{Alias, Way, pin_host};
 use qpipe_proto::ticket::Grant;
 
 use crate::{
     args::JoinArgs,
-    dial::{Way, passes_for_address},
+    dial::{self, passes_for_address},
     exit::Exit,
     host::ThisHost,
     pipes::FAREWELL,
@@ -41,7 +41,7 @@ async fn join(this: &ThisHost, ticket: &Ticket, alias: &Alias) -> anyhow::Result
         NodeOptions { memory: this.memory(None), accepts: false, ..NodeOptions::default() };
     let node = Node::start(this.identity.process()?, options, Arc::new(Nobody))?;
     let way = Way::by_ticket(ticket);
-    let session = way.connect(&node, this, Some(ticket.secret()), false).await?;
+    let session = dial::connect(way, &node, this, Some(ticket.secret()), false).await?;
     let granted = session.enrolled().cloned();
     node.close(FAREWELL).await;
     let Some(granted) = granted else {

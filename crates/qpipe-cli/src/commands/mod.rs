@@ -7,9 +7,11 @@ mod join;
 mod key;
 mod looped;
 mod man;
+mod node;
 mod recv;
 mod send;
 mod serve;
+mod status;
 mod trust;
 
 use std::future::Future;
@@ -31,6 +33,10 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Invite(args) => wait_for(invite::run(args)),
         Command::Join(args) => wait_for(join::run(args)),
         Command::Key(command) => key::run(command),
+        Command::Ls(args) => wait_for(status::list(args)),
+        Command::Node(args) => wait_for(node::run(args)),
+        Command::Status(args) => wait_for(status::run(args)),
+        Command::Stop(args) => wait_for(status::stop(args)),
         Command::Loop(args) => wait_for(looped::run(args)),
         Command::Man { dir } => man::run(&dir),
         Command::Recv(args) => wait_for(recv::run(args)),

@@ -2,10 +2,13 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use qpipe::StartError;
-use qpipe_node::{DEFAULT_LISTEN, GIVE_UP, Home, ReadError, Serve, ServeError, ServeOptions};
-use signal_hook::consts::SIGHUP;
+use qpipe_node::{
+    DEFAULT_LISTEN, GIVE_UP, Home, ReadError, Serve, ServeError, ServeOptions, Stopping,
+    local::{Listener, LocalError, hold_start, retire},
+};
+use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use crate::{args::ServeArgs, exit::Exit, host::ThisHost, say, signals::Signals, silence};
 
@@ -21,32 +24,66 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let this = ThisHost::load()?;
     let patience = this.patience(args.waiting, GIVE_UP);
     let options = ServeOptions { listen: args.listen, memory: this.memory(args.memory), patience };
-    let serve = start(this.home()?, &this, options)?;
+    // A node that commands have started makes room.
+    let home = this.home()?;
+    home.create()?;
+    let starting = hold_start(home).await.context("cannot keep commands from starting a node")?;
+    match retire(home).await {
+        // That is another `qpipe serve`, of which the lock tells more.
+        Ok(()) | Err(LocalError::Declined(_)) => {}
+        Err(error) => return Err(error).context("the node of this host's programs stays"),
+    }
+    let serve = start(home, &this, options)?;
+    let mut listener = Some(Listener::bind(home)?);
+    drop(starting);
     say::note(format_args!("listening on {}", listening(&serve)));
     say::note(format_args!("this host's key is {}", this.identity.fingerprint()));
-    let signal = loop {
+    let (signal, grace) = loop {
         tokio::select! {
             () = serve.run(tell_broken_rules) => return Err(anyhow!("the node's sockets were closed")),
-            Some(notice) = serve.node().next_notice() => silence::tell(&notice, &this.config),
+            Some(notice) = serve.node().next_notice() => {
+                silence::tell(&notice, &this.config);
+                serve.shared().tell(&notice, &silence::name(&notice, &this.config));
+            }
+            stopping = share(&serve, listener.as_ref()) => match stopping {
+                Stopping::Within(within) => break (SIGTERM, within),
+                // Somebody has removed the socket. Other hosts are served all the same.
+                Stopping::Retired => {
+                    drop(listener.take());
+                    listener = match Listener::bind(home) {
+                        Ok(listener) => Some(listener),
+                        Err(error) => {
+                            say::error(format_args!(
+                                "programs of this host do not reach this node any more: {error}"
+                            ));
+                            None
+                        }
+                    };
+                }
+            },
             signal = signals.next() => match signal {
                 SIGHUP => match serve.reload() {
                     Ok(()) => say::note("read authorized.toml again"),
                     Err(error) => tell_broken_rules(error),
                 },
-                signal => break signal,
+                signal => break (signal, GRACE),
             },
         }
     };
+    // Whoever comes from now on starts a node of its own.
+    drop(listener);
     say::note(format_args!(
         "stopping: open pipes have {} s to end; a second signal cuts them",
-        GRACE.as_secs()
+        grace.as_secs()
     ));
     tokio::select! {
-        report = serve.stop(GRACE) => {
-            if report.cut == 0 {
+        (report, cut_here) = async { tokio::join!(serve.stop(grace), serve.shared().finish(grace)) } => {
+            serve.shared().over().await;
+            let cut = report.cut + cut_here;
+            if cut == 0 {
                 return Ok(Exit::Success);
             }
-            say::error(format_args!("cut {} pipes that had not ended", report.cut));
+            say::error(format_args!("cut {cut} pipes that had not ended"));
             Ok(Exit::Signal(signal))
         }
         signal = signals.next() => {
@@ -54,6 +91,14 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
             serve.stop(Duration::ZERO).await;
             Ok(Exit::Signal(signal))
         }
+    }
+}
+
+/// Answers programs of this host, if there is a socket for that.
+async fn share(serve: &Serve, listener: Option<&Listener>) -> Stopping {
+    match listener {
+        Some(listener) => serve.shared().run(listener).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,0 +1,152 @@
+//! `qpipe status`, `qpipe ls` and `qpipe stop`: what this host's node does, and its end.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use indicatif::{BinaryBytes, HumanDuration};
+use qpipe_node::{
+    NodeStatus,
+    local::{Ask, Event, LocalStream, Request, connect},
+    status::{Pipe, Session},
+};
+
+use crate::{
+    args::{ListArgs, StatusArgs, StopArgs},
+    exit::Exit,
+    host, say,
+};
+
+/// Shows what this host's node does.
+///
+/// # Errors
+/// None runs, or it does not answer.
+pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<Exit> {
+    let status = status().await?;
+    if args.json {
+        say::answer(serde_json::to_string_pretty(&status)?)?;
+    } else {
+        say::answer(text(&status).trim_end())?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Lists the named pipes that are in use.
+///
+/// # Errors
+/// No node runs, or it does not answer.
+pub(crate) async fn list(args: ListArgs) -> anyhow::Result<Exit> {
+    let status = status().await?;
+    if args.json {
+        say::answer(serde_json::to_string_pretty(&status.names)?)?;
+        return Ok(Exit::Success);
+    }
+    for name in &status.names {
+        let kind = if name.duplex { " (duplex)" } else { "" };
+        say::answer(format_args!(
+            "{}{kind}: {} joined, {} writers and {} readers waiting",
+            name.name, name.joined, name.writers_waiting, name.readers_waiting
+        ))?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Ends this host's node.
+///
+/// # Errors
+/// It does not answer.
+pub(crate) async fn stop(args: StopArgs) -> anyhow::Result<Exit> {
+    let Some(mut stream) = connect(&host::home()?).await? else {
+        say::note("no node runs for this host's programs");
+        return Ok(Exit::Success);
+    };
+    let within_ms = u64::try_from(args.within.as_millis()).unwrap_or(u64::MAX);
+    stream.send(&Request::new(Ask::Stop { within_ms }), &[]).await?;
+    match stream.recv::<Event>().await? {
+        Some(Event::Done) => {}
+        _ => bail!("the node did not answer"),
+    }
+    // It closes the connection when it ends.
+    while stream.recv::<Event>().await.is_ok_and(|event| event.is_some()) {}
+    Ok(Exit::Success)
+}
+
+async fn status() -> anyhow::Result<NodeStatus> {
+    let mut stream = node().await?;
+    stream.send(&Request::new(Ask::Status), &[]).await?;
+    match stream.recv::<Event>().await? {
+        Some(Event::Status(status)) => {
+            serde_json::from_value(status).context("the node answered what is not understood")
+        }
+        _ => bail!("the node did not answer"),
+    }
+}
+
+async fn node() -> anyhow::Result<LocalStream> {
+    connect(&host::home()?).await?.context(
+        "no node runs for this host's programs: the first `qpipe send` or `recv` of a named pipe \
+         starts one",
+    )
+}
+
+fn text(status: &NodeStatus) -> String {
+    let kind = if status.serves { "qpipe serve" } else { "node for this host's programs" };
+    let mut lines = vec![format!(
+        "{kind}, process {}, for {}, {} in pipes' windows",
+        status.pid,
+        time(status.uptime),
+        BinaryBytes(status.memory_taken)
+    )];
+    if status.sessions.is_empty() {
+        lines.push("no sessions with other hosts".to_owned());
+    }
+    lines.extend(status.sessions.iter().map(session_text));
+    lines.extend(status.pipes.iter().map(pipe_text));
+    if status.pipes_in_all > status.pipes.len() {
+        lines.push(format!("and {} pipes more", status.pipes_in_all - status.pipes.len()));
+    }
+    lines.iter().map(|line| format!("{}\n", say::clean(line))).collect()
+}
+
+fn session_text(session: &Session) -> String {
+    let name = session.name.as_deref().unwrap_or(&session.key);
+    let address = session.address.map_or(String::new(), |address| format!(" ({address}/udp)"));
+    let resumed = match session.resumed {
+        0 => String::new(),
+        times => format!(", resumed {times} times"),
+    };
+    let connection = match &session.connection {
+        None => format!(", no connection, not heard for {}", time(session.silent)),
+        Some(c) => {
+            let sent = c.sent_packets.max(1);
+            format!(
+                ", round trip {:.1} ms, {:.2} % lost, window {}, {} sent, {} received",
+                c.rtt_ms,
+                c.lost_packets as f64 * 100.0 / sent as f64,
+                BinaryBytes(c.congestion_window),
+                BinaryBytes(c.sent_bytes),
+                BinaryBytes(c.received_bytes),
+            )
+        }
+    };
+    let age = time(session.age);
+    format!("host {name}{address}: {} pipes, for {age}{resumed}{connection}", session.pipes)
+}
+
+fn pipe_text(pipe: &Pipe) -> String {
+    let process = pipe.pid.map_or(String::new(), |pid| format!(", process {pid}"));
+    format!(
+        "pipe {} ({}): {}, {} sent, {} received, {}/s, for {}{process}",
+        pipe.name,
+        pipe.end,
+        pipe.state,
+        BinaryBytes(pipe.sent),
+        BinaryBytes(pipe.received),
+        BinaryBytes(pipe.rate),
+        time(pipe.age),
+    )
+}
+
+fn time(seconds: f64) -> HumanDuration {
+    // What is no time at all is none.
+    HumanDuration(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default())
+}

@@ -1,0 +1,324 @@
+//! `send`, `recv` and `duplex` through the node that this host's programs share.
+
+use std::{
+    env, io,
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use qpipe::{Cause, End, Fingerprint};
+use qpipe_node::{
+    Alias, Home,
+    local::{
+        Ask, Event, LocalError, LocalStream, OpenAsk, Outcome, Place, Request, Stop, Word,
+        connect_or_start, process_text,
+    },
+};
+use rustix::stdio::{stdin, stdout};
+use tokio::time::Instant;
+
+use crate::{
+    args::PipeArgs,
+    dial,
+    ending::{self, Label},
+    exit::Exit,
+    host::ThisHost,
+    input, output,
+    pipes::waiting_note,
+    progress::Progress,
+    pump::Stopped,
+    say,
+    signals::Signals,
+    silence, target,
+};
+
+/// How often an open is asked for again: the node that was asked may just have ended, and the key
+/// of a host may have to be pinned first.
+const TRIES_MAX: u32 = 4;
+
+/// How long an end waits for a partner before it says so.
+const SILENT_WAIT: Duration = Duration::from_secs(2);
+
+/// How long the node may take to say how it ended what a signal has stopped.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// The variable that keeps commands from sharing a node, as `--direct` does.
+const DIRECT_VARIABLE: &str = "QPIPE_DIRECT";
+
+/// Where the pipe is, if the host's node is to carry it: none with `--direct`, for pipes without a
+/// name, and where an option is about this process's own connection.
+pub(crate) fn place(args: &PipeArgs, target: &target::Place) -> Option<Place> {
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_own = args.rate.is_some()
+        || args.memory.is_some()
+        || args.waiting.is_given()
+        || !args.at.listen.is_empty();
+    if args.direct || is_own || is_set(DIRECT_VARIABLE) {
+        return None;
+    }
+    match target {
+        target::Place::Local(name) => Some(Place::Local { name: name.to_string() }),
+        target::Place::Remote { host, name } => {
+            Some(Place::Remote { host: host.to_string(), name: name.to_string() })
+        }
+        target::Place::Anonymous | target::Place::Ticket(_) => None,
+    }
+}
+
+/// How a command that the node worked for ended.
+pub(crate) struct Ended {
+    /// What became of standard input, if it was handed over.
+    pub(crate) sent: Option<Result<u64, Stopped>>,
+    /// What became of standard output, if it was handed over.
+    pub(crate) received: Option<Result<u64, Stopped>>,
+}
+
+/// Hands the standard descriptors for `end` of the pipe to this host's node, and waits for the end.
+///
+/// # Errors
+/// There is no node to be had, or the pipe could not be opened.
+pub(crate) async fn run(
+    this: &ThisHost,
+    args: &PipeArgs,
+    end: End,
+    place: Place,
+    label: &Label,
+    signals: &mut Signals,
+) -> anyhow::Result<Ended> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut command = Command::start(this, args, end, place.clone(), label).await?;
+        let next = tokio::select! {
+            next = command.wait() => next?,
+            signal = signals.next() => {
+                command.abort().await;
+                let stopped = || Some(Err(Stopped::Signal(signal)));
+                return Ok(Ended {
+                    sent: stopped().filter(|_| end != End::Read),
+                    received: stopped().filter(|_| end != End::Write),
+                });
+            }
+        };
+        match next {
+            Next::Ended(ended) => return Ok(ended),
+            Next::Unknown { host, seen, addresses } if tries < TRIES_MAX => {
+                let alias: Alias = host.parse().context("the node named an impossible alias")?;
+                let addresses =
+                    addresses.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
+                let addresses = addresses.context("the node named an impossible address")?;
+                dial::trust(&alias, &host, &addresses, &seen, this, args.accept_new).await?;
+            }
+            Next::Again if tries < TRIES_MAX => {}
+            Next::Unknown { host, .. } => bail!("the key of {host} changes"),
+            Next::Again => bail!("this host's node ends again and again: see its log"),
+        }
+    }
+}
+
+/// A command that has handed over its descriptors.
+struct Command<'a> {
+    stream: LocalStream,
+    end: End,
+    label: &'a Label,
+    is_opened: bool,
+    progress: Progress,
+    counted: u64,
+}
+
+enum Next {
+    Ended(Ended),
+    /// The node ended before it began.
+    Again,
+    /// The key of the host is to be pinned first.
+    Unknown {
+        host: String,
+        seen: Fingerprint,
+        addresses: Vec<String>,
+    },
+}
+
+impl<'a> Command<'a> {
+    async fn start(
+        this: &ThisHost,
+        args: &PipeArgs,
+        end: End,
+        place: Place,
+        label: &'a Label,
+    ) -> anyhow::Result<Command<'a>> {
+        let mut stream = node(this.home()?).await?;
+        let is_on_terminal = match end {
+            End::Read => output::is_terminal(),
+            End::Write => input::is_terminal(),
+            End::Duplex => true,
+        };
+        let progress = Progress::start(is_on_terminal);
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let ask = OpenAsk {
+            end,
+            place,
+            no_wait: args.no_wait,
+            timeout_ms: args.timeout.map(milliseconds),
+            wants_progress: progress.is_shown(),
+            process: process_name(),
+        };
+        let (input, output) = (stdin(), stdout());
+        let descriptors: &[BorrowedFd<'_>] = match end {
+            End::Write => &[input.as_fd()],
+            End::Read => &[output.as_fd()],
+            End::Duplex => &[input.as_fd(), output.as_fd()],
+        };
+        stream
+            .send(&Request::new(Ask::Open(ask)), descriptors)
+            .await
+            .context("cannot hand over standard input and output")?;
+        Ok(Command { stream, end, label, is_opened: false, progress, counted: 0 })
+    }
+
+    /// Waits for what comes of it.
+    async fn wait(&mut self) -> anyhow::Result<Next> {
+        let mut note_at = waiting_note(self.label).map(|note| (Instant::now() + SILENT_WAIT, note));
+        loop {
+            let event = {
+                let at = note_at.as_ref().map(|(at, _)| *at);
+                let noted = async {
+                    match at {
+                        Some(at) => tokio::time::sleep_until(at).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    event = self.stream.recv::<Event>() => event,
+                    () = noted => {
+                        if let Some((_, note)) = note_at.take() {
+                            say::note(note);
+                        }
+                        continue;
+                    }
+                }
+            };
+            let event = match event {
+                Ok(Some(event)) => event,
+                Ok(None) | Err(LocalError::EndedEarly | LocalError::Stream(_)) => {
+                    if !self.is_opened {
+                        return Ok(Next::Again);
+                    }
+                    bail!(
+                        "this host's node has ended, and {} with it: what came is not all, what \
+                         was sent may not have arrived",
+                        self.label
+                    );
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match event {
+                Event::Opened { host, address } => self.opened(host.as_deref(), address)?,
+                Event::Joined => note_at = None,
+                Event::Progress { bytes } => {
+                    self.progress.add(usize::try_from(bytes - self.counted.min(bytes))?);
+                    self.counted = bytes;
+                }
+                Event::Eof => {
+                    // Nobody else can say so: a node that is gone is noticed at the next turn.
+                    let _ = self.stream.send(&Word::Confirm, &[]).await;
+                }
+                Event::Silent { peer, silent_ms, left_ms } => {
+                    let (silent, left) =
+                        (Duration::from_millis(silent_ms), Duration::from_millis(left_ms));
+                    say::note(silence::of_silence(&say::clean(&peer), silent, left));
+                }
+                Event::Back { peer, after_ms } => {
+                    let after = Duration::from_millis(after_ms);
+                    say::note(silence::of_return(&say::clean(&peer), after));
+                }
+                Event::UnknownHost { host, seen, addresses } => {
+                    return Ok(Next::Unknown { host, seen, addresses });
+                }
+                Event::Ended { sent, received } => {
+                    self.progress.stop();
+                    let ended = Ended { sent: sent.map(outcome), received: received.map(outcome) };
+                    return Ok(Next::Ended(ended));
+                }
+                Event::Failed { text } => bail!("{}", say::clean(&text)),
+                Event::Status(_) | Event::Done => {}
+            }
+        }
+    }
+
+    /// The node has taken over: this process's own copies would hide the end of a pipe from the
+    /// programs at its other end.
+    fn opened(
+        &mut self,
+        host: Option<&str>,
+        address: Option<std::net::SocketAddr>,
+    ) -> io::Result<()> {
+        self.is_opened = true;
+        if let (Some(host), Some(address)) = (host, address) {
+            say::detail(format_args!("connected to {} ({address}/udp)", say::clean(host)));
+        }
+        if self.end != End::Read {
+            input::close_stdin()?;
+        }
+        if self.end != End::Write {
+            output::close_stdout()?;
+        }
+        Ok(())
+    }
+
+    /// Tells the node that a signal ends this process, and gives it a moment to hear that.
+    async fn abort(&mut self) {
+        let cause = Cause::Interrupted.code();
+        let told = async {
+            let _ = self.stream.send(&Word::Abort { cause }, &[]).await;
+            while let Ok(Some(event)) = self.stream.recv::<Event>().await {
+                if event.is_last() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, told).await;
+    }
+}
+
+/// A connection to this host's node; where none runs, one is started in the background.
+///
+/// # Errors
+/// None can be started.
+async fn node(home: &Home) -> anyhow::Result<LocalStream> {
+    let program = env::current_exe().context("cannot find the qpipe program")?;
+    let stream = connect_or_start(home, &program, &["node".into()]).await;
+    stream.context("no node for this host's programs (--direct does without)")
+}
+
+/// What the status shows of this process.
+fn process_name() -> String {
+    let words: Vec<String> =
+        env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    process_text(words.iter().map(String::as_str))
+}
+
+fn outcome(outcome: Outcome) -> Result<u64, Stopped> {
+    let Some(stopped) = outcome.stopped else { return Ok(outcome.bytes) };
+    let io = |errno: Option<i32>, text: String| match errno {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::other(anyhow!(text)),
+    };
+    Err(match stopped {
+        Stop::Input { errno, text } => Stopped::Input(io(errno, text)),
+        Stop::Output { errno, text } => Stopped::Output(io(errno, text)),
+        Stop::Pipe(stop) => Stopped::Pipe(stop.into()),
+        Stop::NoPartner => Stopped::NoPartner,
+    })
+}
+
+/// Says how both ended.
+pub(crate) fn tell(ended: Ended, label: &Label, abort_as_eof: bool) -> Exit {
+    let sent = ended.sent.map(|outcome| ending::of_send(label, outcome).tell());
+    let received =
+        ended.received.map(|outcome| ending::of_recv(label, outcome, abort_as_eof).tell());
+    match (sent, received) {
+        (Some(sent), Some(received)) => sent.and(received),
+        (sent, received) => sent.or(received).unwrap_or(Exit::Failure),
+    }
+}

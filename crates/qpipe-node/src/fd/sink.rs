@@ -1,0 +1,110 @@
+//! A descriptor that is written.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use bytes::{Buf, Bytes};
+use rustix::{
+    io::{Errno, write},
+    net::{SendFlags, send},
+    pipe::PIPE_BUF,
+};
+use tokio::task::coop::consume_budget;
+
+use super::{
+    descriptor::{Descriptor, Side, Way},
+    pooled::Pooled,
+};
+
+/// The largest write in the blocking pool: what one chunk holds.
+const POOLED_WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// A standard output that was taken over. Dropping it closes it, so that the program behind it sees
+/// EOF.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    pub(super) descriptor: Descriptor,
+    pub(super) writing: Pooled<usize>,
+}
+
+impl Sink {
+    /// Takes `fd` over. See the module for what becomes of the description that others share.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::BrokenPipe`] for a FIFO that nobody reads any more; `EBADF` if it is not
+    /// open for writing; [`io::ErrorKind::Unsupported`] for a socket that is no byte stream; what
+    /// the system says to watching it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with its I/O driver.
+    pub(crate) fn take(fd: OwnedFd) -> io::Result<Self> {
+        Descriptor::take(fd, Side::Write).map(Self::new)
+    }
+
+    pub(super) fn new(descriptor: Descriptor) -> Self {
+        Self { descriptor, writing: Pooled::idle() }
+    }
+
+    /// Writes some of `bytes`, takes that off its front, and says how many it was: 0 only where
+    /// `bytes` is empty.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::BrokenPipe`] when nobody reads any more; what the system says.
+    ///
+    /// # Cancel safety
+    /// `bytes` is what was not written yet, except for a write that runs in the blocking pool: the
+    /// next call has to be made with the same bytes, and takes it off then.
+    pub(crate) async fn write(&mut self, bytes: &mut Bytes) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        consume_budget().await;
+        let written = match self.descriptor.way() {
+            Way::Own => self.descriptor.attempt(|fd| write(fd, bytes)).await?,
+            Way::Socket => {
+                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                self.descriptor.attempt(|fd| send(fd, bytes, flags)).await?
+            }
+            Way::Pooled => self.write_pooled(bytes, POOLED_WRITE_BYTES_MAX).await?,
+            // As much as a pipe takes at once that is not full.
+            Way::Waited => self.write_pooled(bytes, PIPE_BUF).await?,
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let written = written.min(bytes.len());
+        bytes.advance(written);
+        Ok(written)
+    }
+
+    /// Resolves as soon as nobody reads any more, also while there is nothing to write; never for
+    /// files and what else has no reader. A FIFO whose last reader left is broken, even if another
+    /// one opens it before this is noticed.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn broken(&self) {
+        self.descriptor.closed().await;
+    }
+
+    async fn write_pooled(&mut self, bytes: &Bytes, max: usize) -> io::Result<usize> {
+        loop {
+            if !self.writing.is_busy() {
+                self.descriptor.ready_unless_pooled().await?;
+                let fd = self.descriptor.shared();
+                let bytes = bytes.slice(..bytes.len().min(max));
+                self.writing.start(move || write(fd.as_fd(), &bytes));
+            }
+            match self.writing.finish().await {
+                // Another process made the description non-blocking, and was quicker.
+                None | Some(Ok(Err(Errno::AGAIN))) => {}
+                Some(result) => return Ok(result??),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! splice(2).
+
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use rustix::{
+    io::Errno,
+    pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size},
+};
+use tokio::task::coop::consume_budget;
+
+use super::{Sink, Source, Unspliced};
+use crate::fd::{
+    descriptor::{Descriptor, Way},
+    pooled::restarted,
+};
+
+/// What is moved at a time, and how large pipes are made.
+const STEP_BYTES: usize = 1024 * 1024;
+
+/// Pipes that are grown at the same time. Beyond 64 MiB (fs.pipe-user-pages-soft) the kernel gives
+/// a user's new pipes, those of all their programs, one page or two: half of that is left to others.
+const PIPES_GROWN_MAX: usize = 32;
+
+/// EAGAIN so often although both ends are ready: it will not do.
+const REFUSALS_MAX: u32 = 16;
+
+static PIPES_GROWN: AtomicUsize = AtomicUsize::new(0);
+
+/// Moves what it can inside the kernel. `Ok`: the rest, if any, has to be read and written.
+///
+/// # Cancel safety
+/// As [`super::splice`].
+pub(super) async fn splice(
+    source: &mut Source,
+    sink: &mut Sink,
+    moved: &AtomicU64,
+) -> Result<(), Unspliced> {
+    let (input, output) = (&source.descriptor, &sink.descriptor);
+    if !may_splice(input, output) {
+        return Ok(());
+    }
+    let both_pipes = input.is_pipe() && output.is_pipe();
+    let _grown = [Grown::grow(input), Grown::grow(output)];
+    let input_is_file = !input.is_pipe();
+    let mut refusals = 0;
+    while refusals < REFUSALS_MAX {
+        consume_budget().await;
+        let step = if both_pipes {
+            restarted(&mut step_of(source, sink))
+        } else {
+            wait(source, sink).await?;
+            pooled_step(source, sink).await.map_err(Unspliced::Output)?
+        };
+        match step {
+            Ok(0) => return Ok(()),
+            Ok(bytes) => {
+                moved.fetch_add(bytes as u64, Ordering::Relaxed);
+                refusals = 0;
+            }
+            Err(Errno::AGAIN) => {
+                refusals += 1;
+                wait(source, sink).await?;
+            }
+            // O_APPEND, or a file system that cannot.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => return Ok(()),
+            Err(error) if input_is_file && error != Errno::PIPE => {
+                return Err(Unspliced::Input(error.into()));
+            }
+            Err(error) => return Err(Unspliced::Output(error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Sockets are not spliced: whether that blocks depends on O_NONBLOCK of a description that is not
+/// ours, and from TCP it may move nothing without being at the end.
+fn may_splice(input: &Descriptor, output: &Descriptor) -> bool {
+    let fits = |end: &Descriptor| end.is_pipe() || end.way() == Way::Pooled;
+    fits(input) && fits(output) && (input.is_pipe() || output.is_pipe())
+}
+
+/// Waits until both ends are ready, or one of them is at its end.
+async fn wait(source: &mut Source, sink: &mut Sink) -> Result<(), Unspliced> {
+    tokio::select! {
+        ready = source.descriptor.ready_unless_pooled() => ready.map_err(Unspliced::Input)?,
+        () = sink.broken() => return Err(Unspliced::broken()),
+    }
+    sink.descriptor.ready_unless_pooled().await.map_err(Unspliced::Output)
+}
+
+fn step_of(
+    source: &Source,
+    sink: &Sink,
+) -> impl FnMut() -> Result<usize, Errno> + Send + 'static + use<> {
+    let (input, output) = (source.descriptor.shared(), sink.descriptor.shared());
+    move || {
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        rustix::pipe::splice(input.as_fd(), None, output.as_fd(), None, STEP_BYTES, flags)
+    }
+}
+
+/// A file may keep a step waiting: in the blocking pool.
+///
+/// # Cancel safety
+/// [`Source::settle`] picks the step up.
+async fn pooled_step(source: &mut Source, sink: &Sink) -> io::Result<Result<usize, Errno>> {
+    source.moving.start(step_of(source, sink));
+    source.moving.finish().await.unwrap_or(Ok(Err(Errno::AGAIN)))
+}
+
+/// One of the [`PIPES_GROWN_MAX`].
+struct Grown;
+
+impl Grown {
+    fn grow(end: &Descriptor) -> Option<Self> {
+        if !end.is_pipe() || fcntl_getpipe_size(end.shared()).ok()? >= STEP_BYTES {
+            return None;
+        }
+        let one_more = |grown| (grown < PIPES_GROWN_MAX).then_some(grown + 1);
+        PIPES_GROWN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        let grown = Self;
+        // Refused to whoever has too much already: it works as it is.
+        fcntl_setpipe_size(end.shared(), STEP_BYTES).ok()?;
+        Some(grown)
+    }
+}
+
+impl Drop for Grown {
+    fn drop(&mut self) {
+        PIPES_GROWN.fetch_sub(1, Ordering::Relaxed);
+    }
+}

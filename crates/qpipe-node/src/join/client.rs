@@ -1,0 +1,141 @@
+//! A program of this host that handed over its descriptors and waits for the end.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use qpipe::Cause;
+use tokio::sync::watch;
+
+use crate::local::{Event, EventSender};
+
+/// What is known of a program that holds an end of a pipe.
+#[derive(Debug)]
+pub(crate) struct Client {
+    events: EventSender,
+    said: watch::Sender<Said>,
+    /// Bytes that came from it and that went to it.
+    pub(crate) sent: AtomicU64,
+    pub(crate) received: AtomicU64,
+}
+
+/// What it said so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    is_eof_meant: bool,
+    left: Option<Cause>,
+    /// What it was told: that a partner is there, how it ended.
+    is_joined: bool,
+    is_over: bool,
+}
+
+impl Client {
+    pub(crate) fn new(events: EventSender) -> Client {
+        Client {
+            events,
+            said: watch::Sender::new(Said::default()),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells it something. One that does not listen is not waited for. After the last event nothing
+    /// more is told.
+    pub(crate) fn tell(&self, event: Event) {
+        let is_last = event.is_last();
+        self.said.send_if_modified(|said| {
+            if !said.is_over {
+                self.events.send(event);
+                said.is_over = is_last;
+            }
+            is_last
+        });
+    }
+
+    /// A partner is there.
+    pub(crate) fn set_joined(&self) {
+        self.said.send_modify(|said| said.is_joined = true);
+        self.tell(Event::Joined);
+    }
+
+    pub(crate) fn is_joined(&self) -> bool {
+        self.said.borrow().is_joined
+    }
+
+    /// Waits until a partner is there, or it was told how it ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn joined_or_over(&self) {
+        self.until(|said| said.is_joined || said.is_over).await;
+    }
+
+    /// Waits until it was told how it ended, or is gone.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn over(&self) {
+        self.until(|said| said.is_over).await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&Said) -> bool) -> Said {
+        let mut said = self.said.subscribe();
+        // The sender is here: the channel is not closed.
+        said.wait_for(is_so).await.map(|said| *said).unwrap_or_default()
+    }
+
+    /// It confirmed that the end of its input is meant as one.
+    pub(crate) fn confirm(&self) {
+        self.said.send_modify(|said| said.is_eof_meant = true);
+    }
+
+    /// It gave up, or is gone: the first cause counts.
+    pub(crate) fn leave(&self, cause: Cause) {
+        self.said.send_modify(|said| said.left = said.left.or(Some(cause)));
+    }
+
+    /// Waits until it gave up or is gone.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn left(&self) -> Cause {
+        self.until(|said| said.left.is_some()).await.left.unwrap_or(Cause::Lost)
+    }
+
+    /// Asks it whether the end of its input is meant as one, and waits for the answer: a program
+    /// that was killed closes its descriptors, too.
+    ///
+    /// # Errors
+    /// It gave up, or is gone.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn means_eof(&self) -> Result<(), Cause> {
+        self.tell(Event::Eof);
+        let said = self.until(|said| said.is_eof_meant || said.left.is_some()).await;
+        if said.is_eof_meant { Ok(()) } else { Err(said.left.unwrap_or(Cause::Lost)) }
+    }
+
+    /// Whether it confirmed the end of its input.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.said.borrow().is_eof_meant
+    }
+
+    /// Waits until everything it was told is on its way, or it is gone.
+    pub(crate) async fn flushed(&self) {
+        self.events.flushed().await;
+    }
+
+    /// Counts bytes that came from it.
+    pub(crate) fn count_sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that went to it.
+    pub(crate) fn count_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that moved, both ways.
+    pub(crate) fn moved(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
+    }
+}

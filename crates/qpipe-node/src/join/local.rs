@@ -1,0 +1,211 @@
+//! Carrying bytes between descriptors of this host's programs and the ends of pipes.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use qpipe::{Cause, PipeError, PipeReader, PipeWriter};
+
+use super::{Client, Ending, input_failed, of_pipe, output_broken, output_failed};
+use crate::fd::{self, Sink, Source, Unspliced};
+use crate::local::{Outcome, Stop};
+
+/// What is carried at once, in bytes: more than a kernel pipe usually holds.
+const PIECE_BYTES_MAX: usize = 256 * 1024;
+
+/// Sends what a program writes to a peer, until the pipe is over.
+///
+/// # Errors
+/// What the program is to be told, unless the reader consumed everything.
+pub(super) async fn feed(
+    mut source: Source,
+    client: &Client,
+    mut writer: PipeWriter,
+) -> Result<(), Stop> {
+    loop {
+        let piece = tokio::select! {
+            biased;
+            over = writer.over() => return over.map_err(Stop::from),
+            cause = client.left() => {
+                let piece = last_words(&mut source).await;
+                return Err(abort(writer, cause, piece).await);
+            }
+            piece = source.next(PIECE_BYTES_MAX) => piece,
+        };
+        match piece {
+            Ok(Some(piece)) => {
+                let bytes = piece.len() as u64;
+                tokio::select! {
+                    biased;
+                    cause = client.left() => return Err(abort(writer, cause, None).await),
+                    written = writer.write_chunk(piece) => {
+                        written.map_err(|error| Stop::from(of_pipe(&error)))?;
+                    }
+                }
+                client.count_sent(bytes);
+            }
+            Ok(None) => break,
+            Err(error) => {
+                writer.abort(Cause::Io);
+                return Err(input_failed(&error));
+            }
+        }
+    }
+    drop(source);
+    tokio::select! {
+        biased;
+        over = writer.over() => return over.map_err(Stop::from),
+        meant = client.means_eof() => if let Err(cause) = meant {
+            return Err(abort(writer, cause, None).await);
+        },
+    }
+    writer.close();
+    // From here on it does not matter to the pipe whether the program lives.
+    writer.over().await.map_err(Stop::from)
+}
+
+/// What a program that is gone had written before: one look into the kernel's pipe, since others may
+/// hold the write end as well and go on.
+async fn last_words(source: &mut Source) -> Option<Bytes> {
+    let bytes = usize::try_from(source.ready_bytes()).unwrap_or(0).min(PIECE_BYTES_MAX);
+    if bytes == 0 {
+        return None;
+    }
+    // What was there a moment ago is read without waiting, unless somebody else has taken it.
+    let read = tokio::time::timeout(Duration::ZERO, source.next(bytes)).await;
+    read.ok()?.ok()?
+}
+
+/// Aborts the pipe, after what there still was to say if the peer takes it now.
+async fn abort(mut writer: PipeWriter, cause: Cause, piece: Option<Bytes>) -> Stop {
+    if let Some(piece) = piece {
+        let _ = tokio::time::timeout(Duration::ZERO, writer.write_chunk(piece)).await;
+    }
+    let consumed = writer.consumed();
+    writer.abort(cause);
+    Stop::from(PipeError::Failed { cause, consumed })
+}
+
+/// Gives a program what comes from a peer, until the pipe is over.
+///
+/// # Errors
+/// What the program is to be told, unless everything came and was written.
+pub(super) async fn drain(
+    mut reader: PipeReader,
+    mut sink: Sink,
+    client: &Client,
+) -> Result<(), Stop> {
+    loop {
+        let piece = tokio::select! {
+            biased;
+            cause = client.left() => return Err(stop(reader, cause)),
+            () = sink.broken() => {
+                reader.close(Cause::ReaderClosed);
+                return Err(output_failed(&output_broken()));
+            }
+            piece = reader.read_chunk(PIECE_BYTES_MAX) => piece,
+        };
+        let mut piece = match piece {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                // How much was consumed is known now that everything is written.
+                let error = reader.over().await.err().unwrap_or_else(|| of_pipe(&error));
+                return Err(Stop::from(error));
+            }
+        };
+        while !piece.is_empty() {
+            let written = tokio::select! {
+                biased;
+                cause = client.left() => return Err(stop(reader, cause)),
+                written = sink.write(&mut piece) => written,
+            };
+            match written {
+                Ok(bytes) => {
+                    reader.consume(bytes as u64);
+                    client.count_received(bytes as u64);
+                }
+                Err(error) => {
+                    let is_broken = error.kind() == std::io::ErrorKind::BrokenPipe;
+                    reader.close(if is_broken { Cause::ReaderClosed } else { Cause::Io });
+                    return Err(output_failed(&error));
+                }
+            }
+        }
+    }
+}
+
+fn stop(reader: PipeReader, cause: Cause) -> Stop {
+    let delivered = reader.delivered();
+    reader.close(cause);
+    Stop::from(PipeError::Aborted { cause, delivered })
+}
+
+/// Moves bytes from one program of this host to another inside the kernel.
+pub(super) async fn splice(
+    mut source: Source,
+    writer: &Client,
+    mut sink: Sink,
+    reader: &Client,
+) -> Ending {
+    let moved = &writer.sent;
+    let over = tokio::select! {
+        biased;
+        cause = reader.left() => Over::Reader(cause, Stop::from(PipeError::Aborted {
+            cause,
+            delivered: moved.load(Ordering::Relaxed),
+        })),
+        cause = writer.left() => Over::Writer(cause, None),
+        spliced = fd::splice(&mut source, &mut sink, moved) => match spliced {
+            Ok(()) => Over::Eof,
+            Err(Unspliced::Input(error)) => Over::Writer(Cause::Io, Some(input_failed(&error))),
+            Err(Unspliced::Output(error)) => {
+                let is_broken = error.kind() == std::io::ErrorKind::BrokenPipe;
+                let cause = if is_broken { Cause::ReaderClosed } else { Cause::Io };
+                Over::Reader(cause, output_failed(&error))
+            }
+        },
+    };
+    // What was taken and not yet given goes first.
+    let settled =
+        tokio::time::timeout(Duration::ZERO, fd::settle(&mut source, &mut sink, moved)).await;
+    if let (Over::Writer(..), Ok(Ok(()))) = (&over, settled)
+        && let Some(mut piece) = last_words(&mut source).await
+    {
+        let last = tokio::time::timeout(Duration::ZERO, sink.write(&mut piece)).await;
+        let last = last.ok().and_then(Result::ok).unwrap_or(0);
+        writer.count_sent(last as u64);
+    }
+    drop(source);
+    let over = match over {
+        Over::Eof => match writer.means_eof().await {
+            Ok(()) => Over::Eof,
+            Err(cause) => Over::Writer(cause, None),
+        },
+        over => over,
+    };
+    drop(sink);
+    let bytes = moved.load(Ordering::Relaxed);
+    reader.count_received(bytes);
+    let outcome = |stopped| Outcome { bytes, stopped };
+    match over {
+        Over::Eof => Ending { written: outcome(None), read: outcome(None) },
+        Over::Reader(cause, stop) => {
+            let broken = Stop::from(PipeError::Broken { cause, consumed: bytes });
+            Ending { written: outcome(Some(broken)), read: outcome(Some(stop)) }
+        }
+        Over::Writer(cause, stop) => {
+            let failed = Stop::from(PipeError::Failed { cause, consumed: bytes });
+            let aborted = Stop::from(PipeError::Aborted { cause, delivered: bytes });
+            Ending { written: outcome(Some(stop.unwrap_or(failed))), read: outcome(Some(aborted)) }
+        }
+    }
+}
+
+enum Over {
+    Eof,
+    /// The reader's side ended it; what its program is told.
+    Reader(Cause, Stop),
+    /// The writer's side ended it; what its program is told, if not that.
+    Writer(Cause, Option<Stop>),
+}

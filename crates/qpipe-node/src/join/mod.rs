@@ -1,0 +1,192 @@
+//! The join of two legs: what the holder of one writes, the holder of the other reads.
+//!
+//! A leg leads to a peer, by ends of pipes of a session, or to a program of this host, by descriptors
+//! that it handed over. Whatever they lead to, the contract is the same end to end: bytes count as
+//! consumed when the last hop says so, EOF and aborts pass through with their cause, and a reader that
+//! leaves breaks the writer.
+
+mod client;
+mod local;
+mod relay;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use qpipe::{Cause, Ends, PipeError, PipeReader, PipeWriter};
+use rustix::io::Errno;
+
+pub(crate) use client::Client;
+
+use crate::fd::{Sink, Source};
+use crate::local::{Event, Outcome, Stop};
+
+/// One side of a named pipe, or of one that leads to another host.
+pub(crate) struct Leg {
+    /// What its holder writes comes from here.
+    pub(crate) from: Option<From>,
+    /// What its holder reads goes here.
+    pub(crate) to: Option<To>,
+    /// The program that waits, if the holder is one of this host.
+    pub(crate) client: Option<Arc<Client>>,
+}
+
+/// Where bytes come from.
+pub(crate) enum From {
+    Local(Source),
+    Peer(PipeReader),
+}
+
+/// Where bytes go.
+pub(crate) enum To {
+    Local(Sink),
+    Peer(PipeWriter),
+}
+
+/// How one direction ended, as the writer's program and the reader's are told.
+pub(crate) struct Ending {
+    written: Outcome,
+    read: Outcome,
+}
+
+impl fmt::Debug for Leg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.client.is_some() { "Leg of this host" } else { "Leg of a peer" })
+    }
+}
+
+impl Leg {
+    /// The leg that leads to a peer.
+    pub(crate) fn to_peer(ends: Ends) -> Leg {
+        let (from, to) = (ends.reader.map(From::Peer), ends.writer.map(To::Peer));
+        Leg { from, to, client: None }
+    }
+
+    /// Tells its holder that a partner is there.
+    fn tell_joined(&self) {
+        if let Some(From::Peer(reader)) = &self.from {
+            reader.join();
+        }
+        if let Some(To::Peer(writer)) = &self.to {
+            writer.join();
+        }
+        if let Some(client) = &self.client {
+            // Only now does it let go of its own copies: until then it can go to another node.
+            client.tell(Event::Opened { host: None, address: None });
+            client.set_joined();
+        }
+    }
+
+    /// Waits until its holder leaves, while nobody is at the other end.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn absent(&self) {
+        match (&self.client, &self.to, &self.from) {
+            (Some(client), Some(To::Local(sink)), _) => tokio::select! {
+                _ = client.left() => {}
+                () = sink.broken() => {
+                    let stop = output_failed(&output_broken());
+                    let received = Some(Outcome { bytes: 0, stopped: Some(stop) });
+                    client.tell(Event::Ended { sent: None, received });
+                }
+            },
+            (Some(client), ..) => drop(client.left().await),
+            (None, Some(To::Peer(writer)), _) => drop(writer.over().await),
+            // EOF is no reason to leave: what was written waits for a reader, as long as its writer
+            // waits for that.
+            (None, _, Some(From::Peer(reader))) => {
+                if reader.over().await.is_ok() {
+                    reader.watch().gone().await;
+                }
+            }
+            // Descriptors come from programs, and a leg without ends has no holder.
+            (None, ..) => {}
+        }
+    }
+}
+
+/// Joins two legs of a named pipe: tells their holders that both are there, and carries.
+pub(crate) async fn join(one: Leg, other: Leg) {
+    one.tell_joined();
+    other.tell_joined();
+    carry_both(one, other).await;
+}
+
+/// Carries what goes from one leg to the other, both ways, until all is over; then tells the programs
+/// of this host how it ended.
+pub(crate) async fn carry_both(one: Leg, other: Leg) {
+    let clients = (one.client.clone(), other.client.clone());
+    let there = carry(one.from, &clients.0, other.to, &clients.1);
+    let back = carry(other.from, &clients.1, one.to, &clients.0);
+    let (there, back) = tokio::join!(there, back);
+    let (sent, received) = split(there);
+    let (replied, heard) = split(back);
+    if let Some(client) = clients.0 {
+        client.tell(Event::Ended { sent, received: heard });
+    }
+    if let Some(client) = clients.1 {
+        client.tell(Event::Ended { sent: replied, received });
+    }
+}
+
+fn split(ending: Option<Ending>) -> (Option<Outcome>, Option<Outcome>) {
+    ending.map(|ending| (ending.written, ending.read)).unzip()
+}
+
+/// Carries one direction until it is over.
+async fn carry(
+    from: Option<From>,
+    writer: &Option<Arc<Client>>,
+    to: Option<To>,
+    reader: &Option<Arc<Client>>,
+) -> Option<Ending> {
+    match (from?, writer, to?, reader) {
+        (From::Peer(from), _, To::Peer(to), _) => {
+            relay::relay(from, to).await;
+            None
+        }
+        (From::Local(from), Some(writer), To::Peer(to), _) => {
+            let stopped = local::feed(from, writer, to).await;
+            Some(Ending::of(stopped, writer.sent.load(Ordering::Relaxed)))
+        }
+        (From::Peer(from), _, To::Local(to), Some(reader)) => {
+            let stopped = local::drain(from, to, reader).await;
+            Some(Ending::of(stopped, reader.received.load(Ordering::Relaxed)))
+        }
+        (From::Local(from), Some(writer), To::Local(to), Some(reader)) => {
+            Some(local::splice(from, writer, to, reader).await)
+        }
+        // Descriptors come from programs.
+        (From::Local(_), None, ..) | (_, _, To::Local(_), None) => None,
+    }
+}
+
+impl Ending {
+    /// The same for both.
+    fn of(stopped: Result<(), Stop>, bytes: u64) -> Ending {
+        let outcome = Outcome { bytes, stopped: stopped.err() };
+        Ending { written: outcome.clone(), read: outcome }
+    }
+}
+
+/// What the ends of pipes give is always one of their own errors.
+fn of_pipe(error: &io::Error) -> PipeError {
+    let lost = PipeError::Failed { cause: Cause::Lost, consumed: 0 };
+    PipeError::of(error).copied().unwrap_or(lost)
+}
+
+fn input_failed(error: &io::Error) -> Stop {
+    Stop::Input { errno: error.raw_os_error(), text: error.to_string() }
+}
+
+fn output_failed(error: &io::Error) -> Stop {
+    let broken = (error.kind() == io::ErrorKind::BrokenPipe).then_some(Errno::PIPE.raw_os_error());
+    Stop::Output { errno: error.raw_os_error().or(broken), text: error.to_string() }
+}
+
+/// Nobody reads the program's output any more.
+fn output_broken() -> io::Error {
+    Errno::PIPE.into()
+}

@@ -1,0 +1,319 @@
+//! What a program of this host opens.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qpipe::{Cause, DialError, End, Ends, OpenOptions, OpenTarget, PipeError, PipeName, Session};
+use qpipe_proto::Target;
+
+use super::SharedNode;
+use super::registry::Entry;
+use crate::config::Config;
+use crate::fd::{Sink, Source};
+use crate::join::{Client, From, Leg, To, carry_both};
+use crate::local::{
+    Credentials, Event, LocalError, OpenAsk, Outcome, Place, ServerStream, Stop, Word, Words,
+};
+use crate::names::Shape;
+use crate::reach::Way;
+
+/// How often a program that wants to know is told how many bytes have moved.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What an open came to before bytes could move.
+enum Refusal {
+    /// The program is told this, last.
+    Told(Event),
+    /// The program has left.
+    Left,
+}
+
+/// Opens what a program asks for, carries it, and tells the program how it ended.
+pub(super) async fn open(
+    shared: &Arc<SharedNode>,
+    mut stream: ServerStream,
+    ask: OpenAsk,
+    descriptors: Vec<OwnedFd>,
+    credentials: Credentials,
+) -> Result<(), LocalError> {
+    let (source, sink) = match take_over(ask.end, descriptors) {
+        Ok(taken) => taken,
+        Err(text) => return stream.send(&Event::Failed { text }).await,
+    };
+    let (events, words) = stream.into_parts();
+    let client = Arc::new(Client::new(events));
+    let listening = tokio::spawn(listen(words, client.clone()));
+    let entry = shared.registry.add(&ask, credentials.pid, client.clone());
+    let progress = ask.wants_progress.then(|| tokio::spawn(tell_progress(client.clone())));
+    let leg = Leg {
+        from: source.map(From::Local),
+        to: sink.map(To::Local),
+        client: Some(client.clone()),
+    };
+    let carried = match &ask.place {
+        Place::Local { name } => local(shared, name, &ask, leg, &client).await,
+        Place::Remote { .. } => remote(shared, &ask, leg, &client, &entry).await,
+    };
+    progress.inspect(|task| task.abort());
+    if let Err(Refusal::Told(event)) = carried {
+        client.tell(event);
+    }
+    client.flushed().await;
+    listening.abort();
+    Ok(())
+}
+
+/// The descriptors that a program handed over, for the ends that it asks for.
+fn take_over(
+    end: End,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(Option<Source>, Option<Sink>), String> {
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next().ok_or_else(|| "a descriptor is missing".to_owned());
+    let source = match end {
+        End::Write | End::Duplex => {
+            let taken = Source::take(next()?);
+            Some(taken.map_err(|error| format!("standard input cannot be read: {error}"))?)
+        }
+        End::Read => None,
+    };
+    let sink = match end {
+        End::Read | End::Duplex => {
+            let taken = Sink::take(next()?);
+            Some(taken.map_err(|error| format!("standard output cannot be written: {error}"))?)
+        }
+        End::Write => None,
+    };
+    match descriptors.next() {
+        None => Ok((source, sink)),
+        Some(_) => Err("a descriptor too many".to_owned()),
+    }
+}
+
+/// Hears what the program says until its socket is closed.
+async fn listen(mut words: Words, client: Arc<Client>) {
+    loop {
+        match words.next().await {
+            Ok(Some(Word::Confirm)) => client.confirm(),
+            Ok(Some(Word::Abort { cause })) => {
+                return client.leave(Cause::from_code(cause).unwrap_or(Cause::Interrupted));
+            }
+            // Killed, or it talks nonsense.
+            Ok(None) | Err(_) => return client.leave(Cause::Interrupted),
+        }
+    }
+}
+
+async fn tell_progress(client: Arc<Client>) {
+    let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
+    loop {
+        interval.tick().await;
+        client.tell(Event::Progress { bytes: client.moved() });
+    }
+}
+
+/// Joins whoever is at a name of this node, or waits there.
+async fn local(
+    shared: &Arc<SharedNode>,
+    name: &str,
+    ask: &OpenAsk,
+    leg: Leg,
+    client: &Arc<Client>,
+) -> Result<(), Refusal> {
+    let name: PipeName = name.parse().map_err(|error| failed(format!("`{name}`: {error}")))?;
+    let shape = match ask.end {
+        End::Duplex => Shape::Duplex,
+        End::Read => Shape::Read,
+        End::Write => Shape::Write,
+    };
+    shared
+        .names
+        .check(&name, shape, ask.no_wait)
+        .map_err(|cause| ended(ask.end, PipeError::Refused { cause }))?;
+    shared.names.enter(&name, shape, leg);
+    let timeout = ask.timeout_ms.map(Duration::from_millis);
+    if let Some(timeout) = timeout {
+        let came = tokio::time::timeout(timeout, client.joined_or_over()).await;
+        if came.is_err() && !client.is_joined() {
+            client.tell(no_partner(ask.end));
+            client.leave(Cause::TimedOut);
+            return Ok(());
+        }
+    }
+    tokio::select! {
+        biased;
+        () = client.over() => {}
+        // One that is joined is told how that ended, whether it hears that or not. One that is not, and
+        // was told nothing, asks again: another node has taken the place of this one.
+        _ = client.left() => if client.is_joined() {
+            client.over().await;
+        },
+    }
+    Ok(())
+}
+
+/// Opens a pipe of another host's node.
+async fn remote(
+    shared: &Arc<SharedNode>,
+    ask: &OpenAsk,
+    leg: Leg,
+    client: &Arc<Client>,
+    entry: &Entry,
+) -> Result<(), Refusal> {
+    let reach = async {
+        let session = connect(shared, ask).await?;
+        let _ = entry.host.set(session.peer().host());
+        let ends = open_ends(&session, ask).await?;
+        Ok((session, ends))
+    };
+    let (session, ends) = tokio::select! {
+        biased;
+        _ = client.left() => return Err(Refusal::Left),
+        reached = reach => reached?,
+    };
+    let granted = granted(ask, &ends, client);
+    let refused = match ask.timeout_ms.map(Duration::from_millis) {
+        None => granted.await,
+        Some(timeout) => {
+            tokio::time::timeout(timeout, granted).await.unwrap_or(Err(Refused::NoPartner))
+        }
+    };
+    match refused {
+        Ok(()) => {}
+        Err(refused) => return Err(give_up(ask.end, ends, refused)),
+    }
+    let address = Some(session.remote_address());
+    let host = Some(session.peer().host().to_string());
+    client.tell(Event::Opened { host, address });
+    drop(session);
+    let joined = tokio::spawn(tell_joined(&ends, client.clone()));
+    carry_both(leg, Leg::to_peer(ends)).await;
+    joined.abort();
+    Ok(())
+}
+
+enum Refused {
+    Left(Cause),
+    NoPartner,
+    Pipe(PipeError),
+}
+
+/// Waits until the open is granted; where the program wants that, until somebody is at the other end.
+async fn granted(ask: &OpenAsk, ends: &Ends, client: &Client) -> Result<(), Refused> {
+    let waits = ask.no_wait || ask.timeout_ms.is_some();
+    let granted = async {
+        match (&ends.writer, &ends.reader) {
+            (_, Some(reader)) => {
+                reader.accepted().await?;
+                if waits { reader.joined().await } else { Ok(()) }
+            }
+            (Some(writer), None) => {
+                writer.accepted().await?;
+                if waits { writer.joined().await } else { Ok(()) }
+            }
+            (None, None) => Ok(()),
+        }
+    };
+    tokio::select! {
+        biased;
+        cause = client.left() => Err(Refused::Left(cause)),
+        granted = granted => granted.map_err(Refused::Pipe),
+    }
+}
+
+/// Lets go of ends that were not granted.
+fn give_up(end: End, ends: Ends, refused: Refused) -> Refusal {
+    let cause = match &refused {
+        Refused::Left(cause) => *cause,
+        Refused::NoPartner => Cause::TimedOut,
+        Refused::Pipe(error) => error.cause(),
+    };
+    let Ends { writer, reader, .. } = ends;
+    writer.into_iter().for_each(|writer| writer.abort(cause));
+    reader.into_iter().for_each(|reader| reader.close(cause));
+    match refused {
+        Refused::Left(_) => Refusal::Left,
+        Refused::NoPartner => Refusal::Told(no_partner(end)),
+        Refused::Pipe(error) => ended(end, error),
+    }
+}
+
+fn tell_joined(ends: &Ends, client: Arc<Client>) -> impl Future<Output = ()> + use<> {
+    let writer = ends.writer.as_ref().map(qpipe::PipeWriter::watch);
+    let reader = ends.reader.as_ref().map(qpipe::PipeReader::watch);
+    async move {
+        let joined = match (reader, writer) {
+            (Some(reader), _) => reader.joined().await,
+            (None, Some(writer)) => writer.joined().await,
+            (None, None) => return,
+        };
+        if joined.is_ok() {
+            client.set_joined();
+        }
+    }
+}
+
+async fn connect(shared: &SharedNode, ask: &OpenAsk) -> Result<Session, Refusal> {
+    let config =
+        Config::load(&shared.home.config_file()).map_err(|error| failed(error.to_string()))?;
+    let text = ask.place.to_string();
+    let target = Target::parse(&text, |name| config.host(name).is_some());
+    let Ok(Target::Remote { host, .. }) = target else {
+        return Err(failed(format!("`{text}` names no pipe of another host")));
+    };
+    let way = Way::to(&host, &config).map_err(|error| failed(error.to_string()))?;
+    match shared.node.connect(&way.peer, None).await {
+        Ok(session) => Ok(session),
+        Err(DialError::UnknownHost { seen }) => {
+            let addresses = way.peer.addresses.iter().map(ToString::to_string).collect();
+            let alias = way.alias().map(ToString::to_string).unwrap_or_default();
+            let unknown = Event::UnknownHost { host: alias, seen, addresses };
+            Err(Refusal::Told(unknown))
+        }
+        Err(error) => Err(failed(way.explain(&error))),
+    }
+}
+
+async fn open_ends(session: &Session, ask: &OpenAsk) -> Result<Ends, Refusal> {
+    let Place::Remote { name, .. } = &ask.place else { return Err(Refusal::Left) };
+    let name: PipeName = name.parse().map_err(|error| failed(format!("`{name}`: {error}")))?;
+    let (target, options) = (OpenTarget::Name(name), OpenOptions { no_wait: ask.no_wait });
+    let opened = match ask.end {
+        End::Duplex => session
+            .open_duplex(target, options)
+            .await
+            .map(|(writer, reader)| (Some(writer), Some(reader))),
+        End::Read => session.open_reader(target, options).await.map(|reader| (None, Some(reader))),
+        End::Write => session.open_writer(target, options).await.map(|writer| (Some(writer), None)),
+    };
+    let (writer, reader) =
+        opened.map_err(|error| failed(format!("cannot open {}: {error}", ask.place)))?;
+    Ok(Ends { session: session.clone(), writer, reader })
+}
+
+fn failed(text: String) -> Refusal {
+    Refusal::Told(Event::Failed { text })
+}
+
+/// What a program is told whose open came to nothing.
+fn ended(end: End, error: PipeError) -> Refusal {
+    Refusal::Told(ending(end, Stop::from(error)))
+}
+
+fn no_partner(end: End) -> Event {
+    ending(end, Stop::NoPartner)
+}
+
+pub(super) fn ending(end: End, stop: Stop) -> Event {
+    let stopped = Some(Outcome { bytes: 0, stopped: Some(stop) });
+    match end {
+        End::Write => Event::Ended { sent: stopped, received: None },
+        End::Read => Event::Ended { sent: None, received: stopped },
+        // One sentence is enough.
+        End::Duplex => {
+            let received = Some(Outcome { bytes: 0, stopped: None });
+            Event::Ended { sent: stopped, received }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What programs of this host have open.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use qpipe::{Cause, End, Fingerprint, PipeError};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::open::ending;
+use crate::join::Client;
+use crate::local::{OpenAsk, Place};
+
+/// How often rates are taken.
+const RATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The pipes of this host's programs. Clones are the same. As many as there are connections at the
+/// local socket, which are bounded.
+#[derive(Clone, Debug)]
+pub(super) struct Registry {
+    opens: Arc<Mutex<Opens>>,
+    /// How many there are, and questions that are being answered.
+    busy: watch::Sender<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Opens {
+    by_number: BTreeMap<u64, Arc<Open>>,
+    next: u64,
+}
+
+/// What a program has open.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) place: String,
+    /// Whether it is a pipe of this node.
+    pub(super) is_local: bool,
+    pub(super) end: End,
+    pub(super) process: String,
+    pub(super) pid: Option<i32>,
+    pub(super) since: Instant,
+    pub(super) client: Arc<Client>,
+    /// The host that it leads to, once there is a session.
+    pub(super) host: OnceLock<Fingerprint>,
+    counted: AtomicU64,
+    rate: AtomicU64,
+}
+
+/// Removes what a program had open when it is dropped.
+pub(super) struct Entry {
+    number: u64,
+    open: Arc<Open>,
+    registry: Registry,
+}
+
+/// Something is going on: the node is not idle while this lives.
+pub(super) struct Busy(watch::Sender<usize>);
+
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry { opens: Arc::default(), busy: watch::Sender::new(0) }
+    }
+}
+
+impl Registry {
+    pub(super) fn add(&self, ask: &OpenAsk, pid: Option<i32>, client: Arc<Client>) -> Entry {
+        let open = Arc::new(Open {
+            place: ask.place.to_string(),
+            is_local: matches!(ask.place, Place::Local { .. }),
+            end: ask.end,
+            process: ask.process.clone(),
+            pid,
+            since: Instant::now(),
+            client,
+            host: OnceLock::new(),
+            counted: AtomicU64::new(0),
+            rate: AtomicU64::new(0),
+        });
+        let mut opens = self.lock();
+        let number = opens.next;
+        opens.next += 1;
+        opens.by_number.insert(number, open.clone());
+        drop(opens);
+        Entry { number, open, registry: self.clone() }
+    }
+
+    /// The node is not idle while what this gives lives.
+    pub(super) fn begin(&self) -> Busy {
+        self.busy.send_modify(|busy| *busy += 1);
+        Busy(self.busy.clone())
+    }
+
+    /// All of them, the oldest first.
+    pub(super) fn all(&self) -> Vec<Arc<Open>> {
+        self.lock().by_number.values().cloned().collect()
+    }
+
+    /// Gives all of them up.
+    pub(super) fn cut(&self, cause: Cause) -> usize {
+        let all = self.all();
+        for open in &all {
+            if !open.client.is_joined() {
+                open.client.tell(ending(open.end, PipeError::Refused { cause }.into()));
+            }
+            open.client.leave(cause);
+        }
+        all.len()
+    }
+
+    /// Lets go of those that wait at a name of this node: they ask the next one.
+    pub(super) fn release(&self) {
+        for open in self.all() {
+            if open.is_local && !open.client.is_joined() {
+                open.client.leave(Cause::Stopping);
+            }
+        }
+    }
+
+    /// Waits until nothing goes on.
+    pub(super) async fn idle(&self) {
+        // The sender is here: the channel is not closed.
+        let _ = self.busy.subscribe().wait_for(|busy| *busy == 0).await;
+    }
+
+    /// Waits until something goes on.
+    pub(super) async fn busy(&self) {
+        let _ = self.busy.subscribe().wait_for(|busy| *busy > 0).await;
+    }
+
+    /// Takes rates, for ever.
+    pub(super) async fn take_rates(&self) {
+        let mut interval = tokio::time::interval(RATE_INTERVAL);
+        loop {
+            interval.tick().await;
+            for open in self.all() {
+                let bytes = open.bytes();
+                let before = open.counted.swap(bytes, Ordering::Relaxed);
+                open.rate.store(bytes.saturating_sub(before), Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Opens> {
+        self.opens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    /// Bytes that moved, both ways.
+    pub(super) fn bytes(&self) -> u64 {
+        let sent = self.client.sent.load(Ordering::Relaxed);
+        sent + self.client.received.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that moved within the last second.
+    pub(super) fn rate(&self) -> u64 {
+        self.rate.load(Ordering::Relaxed)
+    }
+}
+
+impl std::ops::Deref for Entry {
+    type Target = Open;
+
+    fn deref(&self) -> &Open {
+        &self.open
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.registry.lock().by_number.remove(&self.number);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.send_modify(|busy| *busy -= 1);
+    }
+}

@@ -1,0 +1,213 @@
+//! What a node tells of itself: `qpipe status`.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use qpipe::{End, SessionStatus};
+use serde::{Deserialize, Serialize};
+
+use super::SharedNode;
+use super::registry::Open;
+use crate::config::Config;
+use crate::names::NameStatus;
+
+/// Pipes, and names, that a status shows, at most: beyond that it says how many there are.
+const SHOWN_MAX: usize = 1024;
+
+/// A node, as of the moment when it was asked. Times are in seconds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct NodeStatus {
+    /// The version of its program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// The fingerprint of the host's key.
+    pub key: String,
+    /// Whether it is this host's `qpipe serve`, which other hosts can reach.
+    pub serves: bool,
+    /// UDP addresses that it is bound to.
+    pub addresses: Vec<SocketAddr>,
+    /// How long it runs.
+    pub uptime: f64,
+    /// Memory for pipes, in bytes: floors and growth that are taken now.
+    pub memory_taken: u64,
+    /// Its sessions with other hosts.
+    pub sessions: Vec<Session>,
+    /// What programs of this host have open: the oldest, if there are many, and how many in all.
+    pub pipes: Vec<Pipe>,
+    /// See `pipes`.
+    pub pipes_in_all: usize,
+    /// Its named pipes that are in use: the first, if there are many, and how many in all.
+    pub names: Vec<Name>,
+    /// See `names`.
+    pub names_in_all: usize,
+}
+
+/// A session with another host.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Session {
+    /// The peer's alias here, if it has one.
+    pub name: Option<String>,
+    /// The fingerprint of its host's key.
+    pub key: String,
+    /// Where it is, or was when there last was a connection.
+    pub address: Option<SocketAddr>,
+    /// Whether this host dialled.
+    pub dialled: bool,
+    /// How long it lasts.
+    pub age: f64,
+    /// How often another connection took over.
+    pub resumed: u32,
+    /// How long ago the peer was heard.
+    pub silent: f64,
+    /// Pipes that are not settled.
+    pub pipes: usize,
+    /// The connection; none while there is no way to the peer.
+    pub connection: Option<Connection>,
+}
+
+/// The connection of a session.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Connection {
+    /// The smoothed round trip, in milliseconds.
+    pub rtt_ms: f64,
+    /// The congestion window, in bytes.
+    pub congestion_window: u64,
+    /// The largest UDP payload that the path carries, in bytes.
+    pub mtu: u16,
+    /// Packets sent, and those of them that were lost.
+    pub sent_packets: u64,
+    /// See `sent_packets`.
+    pub lost_packets: u64,
+    /// Bytes of UDP payload sent and received.
+    pub sent_bytes: u64,
+    /// See `sent_bytes`.
+    pub received_bytes: u64,
+}
+
+/// What a program of this host has open.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Pipe {
+    /// Which pipe: NAME or HOST/NAME.
+    pub name: String,
+    /// `send`, `recv` or `duplex`.
+    pub end: String,
+    /// The program and its process.
+    pub process: String,
+    /// Its process id, where the system tells it.
+    pub pid: Option<i32>,
+    /// `open`, or `waiting` while nobody is at the other end.
+    pub state: String,
+    /// How long it is open.
+    pub age: f64,
+    /// Bytes that came from the program.
+    pub sent: u64,
+    /// Bytes that went to the program.
+    pub received: u64,
+    /// Bytes that moved within the last second.
+    pub rate: u64,
+}
+
+/// A named pipe that is in use.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Name {
+    /// Its name.
+    pub name: String,
+    /// Whether it is opened in both directions at once.
+    pub duplex: bool,
+    /// How many writers and readers are joined.
+    pub joined: usize,
+    /// Writers that wait for a reader.
+    pub writers_waiting: usize,
+    /// Readers that wait for a writer.
+    pub readers_waiting: usize,
+}
+
+pub(super) fn of(shared: &SharedNode) -> NodeStatus {
+    // Without it the peers have no names.
+    let config = Config::load(&shared.home.config_file()).unwrap_or_default();
+    let (floors, growth) = shared.node.budget().committed();
+    let sessions = shared.node.sessions();
+    let mut names: Vec<Name> = shared.names.list().into_iter().map(Name::from).collect();
+    names.sort_by(|a, b| a.name.cmp(&b.name));
+    let names_in_all = names.len();
+    names.truncate(SHOWN_MAX);
+    let pipes = shared.registry.all();
+    NodeStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        key: shared.node.fingerprint().to_string(),
+        serves: shared.serves,
+        addresses: shared.node.local_addresses(),
+        uptime: shared.since.elapsed().as_secs_f64(),
+        memory_taken: floors + growth,
+        sessions: sessions.into_iter().map(|session| Session::new(session, &config)).collect(),
+        pipes: pipes.iter().take(SHOWN_MAX).map(|open| Pipe::new(open)).collect(),
+        pipes_in_all: pipes.len(),
+        names,
+        names_in_all,
+    }
+}
+
+impl Session {
+    fn new(status: SessionStatus, config: &Config) -> Session {
+        let host = status.peer.host();
+        let alias = config.alias_by_fingerprint(&host).map(ToString::to_string);
+        let connection = status.connection.map(|connection| Connection {
+            rtt_ms: connection.rtt.as_secs_f64() * 1000.0,
+            congestion_window: connection.congestion_window,
+            mtu: connection.mtu,
+            sent_packets: connection.sent_packets,
+            lost_packets: connection.lost_packets,
+            sent_bytes: connection.sent_bytes,
+            received_bytes: connection.received_bytes,
+        });
+        let seconds = |time: Duration| time.as_secs_f64();
+        Session {
+            name: alias.or(status.name),
+            key: host.to_string(),
+            address: status.address,
+            dialled: status.is_dialler,
+            age: seconds(status.age),
+            resumed: status.resumed,
+            silent: seconds(status.silent),
+            pipes: status.pipes,
+            connection,
+        }
+    }
+}
+
+impl Pipe {
+    fn new(open: &Open) -> Pipe {
+        let end = match open.end {
+            End::Duplex => "duplex",
+            End::Read => "recv",
+            End::Write => "send",
+        };
+        let state = if open.client.is_joined() { "open" } else { "waiting" };
+        Pipe {
+            name: open.place.clone(),
+            end: end.to_owned(),
+            process: open.process.clone(),
+            pid: open.pid,
+            state: state.to_owned(),
+            age: open.since.elapsed().as_secs_f64(),
+            sent: open.client.sent.load(Ordering::Relaxed),
+            received: open.client.received.load(Ordering::Relaxed),
+            rate: open.rate(),
+        }
+    }
+}
+
+impl From<NameStatus> for Name {
+    fn from(status: NameStatus) -> Name {
+        Name {
+            name: status.name.to_string(),
+            duplex: status.is_duplex,
+            joined: status.joined,
+            writers_waiting: status.writers_waiting,
+            readers_waiting: status.readers_waiting,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Commands that share the node of their host: what one connection for all of them gives, and what
+//! must not differ from a process of its own.
+
+use std::{fs, io::Write};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::host::{Host, Serving, assert_same, introduce, noise, until};
+
+/// A host A whose commands share a node, and that may do what `rules` say on a host B that serves; A
+/// calls it `b`.
+fn two_hosts(rules: &[&str]) -> (Host, Host, Serving) {
+    let (a, b) = (Host::sharing(), Host::sharing());
+    let serving = b.serve();
+    introduce(&a, "alice", &b, &serving, rules);
+    (a, b, serving)
+}
+
+/// What the node of a host says of itself.
+fn status(host: &Host) -> serde_json::Value {
+    serde_json::from_str(&host.run(&["status", "--json"]).stdout()).unwrap()
+}
+
+fn has_node(host: &Host) -> bool {
+    host.qpipe(&["status"]).end().stderr.is_empty()
+}
+
+fn node_of(host: &Host) -> Pid {
+    let pid = status(host)["pid"].as_u64().unwrap();
+    Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
+}
+
+/// How many of these a status shows.
+fn count(status: &serde_json::Value, what: &str) -> usize {
+    status[what].as_array().unwrap().len()
+}
+
+#[test]
+fn a_hundred_commands_at_once_start_one_node_and_use_one_connection() {
+    const COMMANDS: usize = 100;
+    let (a, b, _serving) = two_hosts(&["send:in/*"]);
+    let receivers: Vec<_> =
+        (0..COMMANDS).map(|i| b.bash(&format!("qpipe recv in/{i} > {i}")).start()).collect();
+    let senders: Vec<_> = (0..COMMANDS)
+        .map(|i| a.qpipe(&["send", &format!("b/in/{i}")]).input(&noise(10_000 + i)).start())
+        .collect();
+    senders.into_iter().for_each(|sender| drop(sender.end().expect(0)));
+    receivers.into_iter().for_each(|receiver| drop(receiver.end().expect(0)));
+
+    for i in 0..COMMANDS {
+        assert_same(&fs::read(b.work(&i.to_string())).unwrap(), &noise(10_000 + i));
+    }
+    let (near, far) = (status(&a), status(&b));
+    assert_eq!((count(&near, "sessions"), count(&far, "sessions")), (1, 1), "{near:#} {far:#}");
+    assert_eq!((&near["serves"], &far["serves"]), (&false.into(), &true.into()));
+    assert_eq!(near["sessions"][0]["name"], "b");
+}
+
+#[test]
+fn both_ends_on_one_host_need_no_serve() {
+    let host = Host::sharing();
+    let content = noise(5_000_000);
+    let receiver = host.qpipe(&["recv", "x"]).start();
+    host.qpipe(&["send", "x"]).input(&content).end().expect(0).silent();
+    assert_same(&receiver.end().expect(0).stdout, &content);
+
+    let near = host.qpipe(&["duplex", "talk"]).input(b"question").start();
+    let far = host.qpipe(&["duplex", "talk"]).input(b"answer").end().expect(0);
+    assert_eq!((far.stdout(), near.end().expect(0).stdout()), ("question".into(), "answer".into()));
+}
+
+#[test]
+fn what_stands_at_both_ends_on_one_host_ends_as_a_kernel_pipe_would() {
+    let host = Host::sharing();
+    let receiver = host.pipeline("qpipe recv x | head -c 100000 | wc -c").start();
+    assert_eq!(host.pipeline("yes | qpipe send x").end().statuses(), "141 141");
+    let received = receiver.end();
+    assert_eq!((received.stdout().trim(), received.statuses()), ("100000", "141 0 0"));
+
+    // A writer that is killed is no end of file.
+    let receiver = host.qpipe(&["recv", "y"]).start();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut sender = host.qpipe(&["send", "y"]).stdin(reader).start();
+    writer.write_all(b"begun").unwrap();
+    until("bytes", || {
+        status(&host)["pipes"].as_array().unwrap().iter().any(|p| p["sent"] == 5).then_some(())
+    });
+    sender.signal(Signal::KILL);
+    until("the sender's end", || sender.has_ended().then_some(()));
+    let received = receiver.end().expect(1);
+    assert_eq!(received.stdout(), "begun");
+    received.saying(&["cut off", "signal"]);
+}
+
+#[test]
+fn a_node_that_is_killed_takes_its_pipes_along_and_the_next_command_starts_another() {
+    let (a, b, _serving) = two_hosts(&["send:*"]);
+    let receiver = b.qpipe(&["recv", "x"]).start();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let sender = a.qpipe(&["send", "b/x"]).stdin(reader).start();
+    writer.write_all(b"begun").unwrap();
+    until("the node", || has_node(&a).then_some(()));
+    let first = node_of(&a);
+    let sends = |pipe: &serde_json::Value| pipe["sent"] == 5;
+    until("bytes", || status(&a)["pipes"].as_array().unwrap().iter().any(sends).then_some(()));
+
+    kill_process(first, Signal::KILL).unwrap();
+
+    sender.end().expect(1).saying(&["this host's node has ended"]);
+    // The producer is told at once.
+    until("SIGPIPE", || writer.write_all(b"more").is_err().then_some(()));
+    let after = b.qpipe(&["recv", "y"]).start();
+    a.qpipe(&["send", "b/y"]).input(b"again").end().expect(0);
+    assert_eq!(after.end().expect(0).stdout(), "again");
+    assert_ne!(node_of(&a), first);
+    receiver.end().expect(1);
+}
+
+#[test]
+fn a_serve_takes_the_place_of_a_node_that_commands_have_started() {
+    let host = Host::sharing();
+    let waiting = host.qpipe(&["recv", "x"]).start();
+    until("the node", || has_node(&host).then_some(()));
+    let first = node_of(&host);
+    let serving = host.serve();
+
+    let now = status(&host);
+
+    assert_eq!((&now["serves"], node_of(&host) == first), (&true.into(), false));
+    drop((waiting, serving));
+}
+
+#[test]
+fn a_node_ends_itself_when_nobody_needs_it() {
+    let host = Host::sharing();
+    fs::create_dir_all(host.home("")).unwrap();
+    fs::write(host.home("config.toml"), "[node]\nlinger = \"100ms\"\n").unwrap();
+    let receiver = host.qpipe(&["recv", "x"]).start();
+    host.qpipe(&["send", "x"]).input(b"all").end().expect(0);
+    receiver.end().expect(0);
+
+    until("its end", || (!has_node(&host)).then_some(()));
+}
+
+#[test]
+fn stop_lets_pipes_come_to_their_end_and_then_cuts_them() {
+    let host = Host::sharing();
+    let receiver = host.qpipe(&["recv", "x"]).start();
+    until("the node", || has_node(&host).then_some(()));
+
+    host.run(&["stop", "--within", "0s"]);
+
+    receiver.end().expect(1);
+    host.run(&["stop"]).saying(&["no node runs"]);
+}
+
+#[test]
+fn whoever_waits_when_serve_starts_is_found_there() {
+    let (a, b) = (Host::sharing(), Host::sharing());
+    let receiver = b.qpipe(&["recv", "x"]).start();
+    until("the node", || has_node(&b).then_some(()));
+    let serving = b.serve();
+    introduce(&a, "alice", &b, &serving, &["send:x"]);
+
+    a.qpipe(&["send", "b/x"]).input(b"all").end().expect(0);
+
+    assert_eq!(receiver.end().expect(0).stdout(), "all");
+}
