@@ -124,6 +124,18 @@ impl Client {
         self.events.flushed().await;
     }
 
+    /// Waits until it must have heard that bytes may move, or is gone: one that has not, and finds its
+    /// node dead, asks the next node to read what this one would have read already.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn knows(&self) {
+        tokio::select! {
+            () = self.flushed() => {}
+            _ = self.left() => {}
+        }
+    }
+
     /// Counts bytes that came from it.
     pub(crate) fn count_sent(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);

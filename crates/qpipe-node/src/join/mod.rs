@@ -118,6 +118,9 @@ pub(crate) async fn join(one: Leg, other: Leg) {
 /// of this host how it ended.
 pub(crate) async fn carry_both(one: Leg, other: Leg) {
     let clients = (one.client.clone(), other.client.clone());
+    for client in [&clients.0, &clients.1].into_iter().flatten() {
+        client.knows().await;
+    }
     let there = carry(one.from, &clients.0, other.to, &clients.1);
     let back = carry(other.from, &clients.1, one.to, &clients.0);
     let (there, back) = tokio::join!(there, back);

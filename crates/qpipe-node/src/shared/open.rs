@@ -21,6 +21,9 @@ use crate::reach::Way;
 /// How often a program that wants to know is told how many bytes have moved.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a program may take to hear how its pipe ended.
+const FLUSH_MAX: Duration = Duration::from_secs(10);
+
 /// What an open came to before bytes could move.
 enum Refusal {
     /// The program is told this, last.
@@ -59,7 +62,8 @@ pub(super) async fn open(
     if let Err(Refusal::Told(event)) = carried {
         client.tell(event);
     }
-    client.flushed().await;
+    // One that does not listen is not waited for: the connection is closed.
+    let _ = tokio::time::timeout(FLUSH_MAX, client.flushed()).await;
     listening.abort();
     Ok(())
 }
