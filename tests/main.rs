@@ -18,6 +18,7 @@ mod named;
 mod namespaces;
 #[cfg(target_os = "linux")]
 mod network;
+mod open;
 mod options;
 mod serving;
 mod shared;

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use qpipe_node::{Alias, ByteSize, Rule, Waiting, parse_waiting_time};
@@ -43,6 +43,10 @@ arguments to everybody on the host, a ticket may also be put into $QPIPE_TICKET.
 Exit status: 0 when every byte was consumed (send) or came through (recv); death of SIGPIPE (141) \
 when the reader has gone; 1 when a pipe was aborted or failed; 2 for wrong usage.";
 
+/// What follows the options of `open`.
+const OPEN_AFTER_HELP: &str = "\
+Example: qpipe open --write b/inbox -- sh -c 'date >&3; ./report >&3'";
+
 /// One thing to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -61,6 +65,18 @@ pub(crate) enum Command {
     /// The far program sees our end of file at once, and its reply still arrives. Usable as
     /// ProxyCommand of ssh.
     Duplex(PipeArgs),
+    /// Run a program that has an end of a pipe as a file descriptor
+    ///
+    /// The descriptor is that of a real kernel pipe: the program may write, poll or splice it, and
+    /// hand it to its children. It starts when the pipe is open. With --write, the reader gets its
+    /// end of file when everybody has closed the descriptor and CMD has ended with success; if CMD
+    /// fails, the pipe is aborted.
+    ///
+    /// Exit status: CMD's (128 and the number if a signal ended it) if that is not 0; else what it
+    /// would be for `send` or `recv`, but 0 if CMD has read no more than it wanted. 127 if there is
+    /// no CMD, 126 if it cannot be run. TERM, INT and HUP are passed to CMD.
+    #[command(after_help = OPEN_AFTER_HELP)]
+    Open(OpenArgs),
     /// Show what this host's node does: its sessions with other hosts, what programs have open
     Status(StatusArgs),
     /// List the named pipes of this host's node that are in use
@@ -192,6 +208,43 @@ pub(crate) struct RecvArgs {
     /// The bytes may then be only the beginning of what there was to be.
     #[arg(long)]
     pub(crate) abort_as_eof: bool,
+}
+
+/// What `open` takes.
+#[derive(Args, Clone, Debug)]
+#[command(group(clap::ArgGroup::new("end").required(true).args(["write", "read"])))]
+pub(crate) struct OpenArgs {
+    /// The program gets the end to write
+    #[arg(long)]
+    pub(crate) write: bool,
+
+    /// The program gets the end to read
+    #[arg(long)]
+    pub(crate) read: bool,
+
+    /// HOST/NAME or NAME
+    pub(crate) target: String,
+
+    /// The number of the descriptor: 0, 1 and 2 are the program's standard ones
+    #[arg(long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(i32).range(0..))]
+    pub(crate) fd: i32,
+
+    /// Fail at once if nobody is at the other end, rather than wait
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+
+    /// How long to wait until somebody is at the other end, as 10s, 5min [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Take an unknown host's key as its own without asking, and pin it
+    #[arg(long)]
+    pub(crate) accept_new: bool,
+
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Where this process can be reached.

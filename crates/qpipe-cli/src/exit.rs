@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Failure,
     /// The command line makes no sense: 2.
     Usage,
+    /// What a program that this one ran has ended with.
+    Status(u8),
     /// Death of this signal, which a shell shows as 128 and its number.
     Signal(i32),
 }
@@ -31,7 +33,7 @@ impl Exit {
         let rank = |exit| match exit {
             Self::Success => 0,
             Self::Signal(SIGPIPE) => 1,
-            Self::Failure => 2,
+            Self::Failure | Self::Status(_) => 2,
             Self::Usage => 3,
             Self::Signal(_) => 4,
         };
@@ -46,6 +48,7 @@ impl Exit {
             Self::Success => process::exit(0),
             Self::Failure => process::exit(1),
             Self::Usage => process::exit(2),
+            Self::Status(status) => process::exit(status.into()),
             Self::Signal(signal) => {
                 // Puts the default action back and raises the signal; only a signal that does not
                 // exist lets it return.

@@ -1,10 +1,8 @@
-//! `send`, `recv` and `duplex` through the node that this host's programs share.
+//! `send`, `recv`, `duplex` and `open` through the node that this host's programs share.
 
-use std::{
-    env, io,
-    os::fd::{AsFd, BorrowedFd},
-    time::Duration,
-};
+mod handed;
+
+use std::{env, io, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use qpipe::{Cause, End, Fingerprint};
@@ -15,16 +13,15 @@ use qpipe_node::{
         connect_or_start, process_text,
     },
 };
-use rustix::stdio::{stdin, stdout};
 use tokio::time::Instant;
 
+pub(crate) use self::handed::{Handed, Wishes};
 use crate::{
     args::PipeArgs,
     dial,
     ending::{self, Label},
     exit::Exit,
     host::ThisHost,
-    input, output,
     pipes::waiting_note,
     progress::Progress,
     pump::Stopped,
@@ -57,6 +54,11 @@ pub(crate) fn place(args: &PipeArgs, target: &target::Place) -> Option<Place> {
     if args.direct || is_own || is_set(DIRECT_VARIABLE) {
         return None;
     }
+    named(target)
+}
+
+/// What the node calls it; none for pipes without a name.
+pub(crate) fn named(target: &target::Place) -> Option<Place> {
     match target {
         target::Place::Local(name) => Some(Place::Local { name: name.to_string() }),
         target::Place::Remote { host, name } => {
@@ -74,6 +76,16 @@ pub(crate) struct Ended {
     pub(crate) received: Option<Result<u64, Stopped>>,
 }
 
+impl Ended {
+    fn by_signal(end: End, signal: i32) -> Self {
+        let stopped = || Some(Err(Stopped::Signal(signal)));
+        Self {
+            sent: stopped().filter(|_| end != End::Read),
+            received: stopped().filter(|_| end != End::Write),
+        }
+    }
+}
+
 /// Hands the standard descriptors for `end` of the pipe to this host's node, and waits for the end.
 ///
 /// # Errors
@@ -86,51 +98,101 @@ pub(crate) async fn run(
     label: &Label,
     signals: &mut Signals,
 ) -> anyhow::Result<Ended> {
+    let handed = Handed::Standard(end);
+    let mut carried = match open(this, args.into(), handed, place, label, signals).await? {
+        Opened::Carried(carried) => carried,
+        Opened::Ended(ended) => return Ok(ended),
+    };
+    loop {
+        tokio::select! {
+            told = carried.next() => match told? {
+                Told::Eof => carried.confirm().await,
+                Told::Ended(ended) => return Ok(ended),
+            },
+            signal = signals.next() => {
+                carried.abort(Cause::Interrupted).await;
+                return Ok(Ended::by_signal(end, signal));
+            }
+        }
+    }
+}
+
+/// What became of an open.
+pub(crate) enum Opened<'a> {
+    /// Bytes may move, and this process has closed what it has handed over.
+    Carried(Carried<'a>),
+    /// It came to nothing.
+    Ended(Ended),
+}
+
+/// Hands what is `handed` to this host's node, and waits until the pipe is open.
+///
+/// # Errors
+/// There is no node to be had, or the pipe could not be opened.
+pub(crate) async fn open<'a>(
+    this: &ThisHost,
+    wishes: Wishes,
+    handed: Handed,
+    place: Place,
+    label: &'a Label,
+    signals: &mut Signals,
+) -> anyhow::Result<Opened<'a>> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let mut command = Command::start(this, args, end, place.clone(), label).await?;
+        let mut carried = Carried::start(this, wishes, &handed, place.clone(), label).await?;
         let next = tokio::select! {
-            next = command.wait() => next?,
+            next = carried.hear() => next?,
             signal = signals.next() => {
-                command.abort().await;
-                let stopped = || Some(Err(Stopped::Signal(signal)));
-                return Ok(Ended {
-                    sent: stopped().filter(|_| end != End::Read),
-                    received: stopped().filter(|_| end != End::Write),
-                });
+                carried.abort(Cause::Interrupted).await;
+                return Ok(Opened::Ended(Ended::by_signal(handed.end(), signal)));
             }
         };
         match next {
-            Next::Ended(ended) => return Ok(ended),
+            Next::Opened => {
+                handed.close()?;
+                return Ok(Opened::Carried(carried));
+            }
+            Next::Told(Told::Ended(ended)) => return Ok(Opened::Ended(ended)),
             Next::Unknown { host, seen, addresses } if tries < TRIES_MAX => {
                 let alias: Alias = host.parse().context("the node named an impossible alias")?;
                 let addresses =
                     addresses.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
                 let addresses = addresses.context("the node named an impossible address")?;
-                dial::trust(&alias, &host, &addresses, &seen, this, args.accept_new).await?;
+                dial::trust(&alias, &host, &addresses, &seen, this, wishes.accept_new).await?;
             }
             Next::Again if tries < TRIES_MAX => {}
             Next::Unknown { host, .. } => bail!("the key of {host} changes"),
             Next::Again => bail!("this host's node ends again and again: see its log"),
+            Next::Told(Told::Eof) => bail!("this host's node has read before it opened {label}"),
         }
     }
 }
 
-/// A command that has handed over its descriptors.
-struct Command<'a> {
+/// A pipe that the node carries for this process.
+pub(crate) struct Carried<'a> {
     stream: LocalStream,
-    end: End,
     label: &'a Label,
     is_opened: bool,
+    /// When to say that nobody is at the other end, and how.
+    note_at: Option<(Instant, String)>,
     progress: Progress,
     counted: u64,
 }
 
-enum Next {
+/// What is heard of an open pipe.
+pub(crate) enum Told {
+    /// The input is at its end; the node waits to hear whether that is meant as one.
+    Eof,
+    /// It is over.
     Ended(Ended),
+}
+
+enum Next {
     /// The node ended before it began.
     Again,
+    Opened,
+    Told(Told),
     /// The key of the host is to be pinned first.
     Unknown {
         host: String,
@@ -139,49 +201,60 @@ enum Next {
     },
 }
 
-impl<'a> Command<'a> {
+impl<'a> Carried<'a> {
     async fn start(
         this: &ThisHost,
-        args: &PipeArgs,
-        end: End,
+        wishes: Wishes,
+        handed: &Handed,
         place: Place,
         label: &'a Label,
-    ) -> anyhow::Result<Command<'a>> {
+    ) -> anyhow::Result<Self> {
         let mut stream = node(this.home()?).await?;
-        let is_on_terminal = match end {
-            End::Read => output::is_terminal(),
-            End::Write => input::is_terminal(),
-            End::Duplex => true,
-        };
-        let progress = Progress::start(is_on_terminal);
+        let progress = handed.progress();
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let ask = OpenAsk {
-            end,
+            end: handed.end(),
             place,
-            no_wait: args.no_wait,
-            timeout_ms: args.timeout.map(milliseconds),
+            no_wait: wishes.no_wait,
+            timeout_ms: wishes.timeout.map(milliseconds),
             wants_progress: progress.is_shown(),
             process: process_name(),
         };
-        let (input, output) = (stdin(), stdout());
-        let descriptors: &[BorrowedFd<'_>] = match end {
-            End::Write => &[input.as_fd()],
-            End::Read => &[output.as_fd()],
-            End::Duplex => &[input.as_fd(), output.as_fd()],
-        };
         stream
-            .send(&Request::new(Ask::Open(ask)), descriptors)
+            .send(&Request::new(Ask::Open(ask)), &handed.descriptors())
             .await
-            .context("cannot hand over standard input and output")?;
-        Ok(Command { stream, end, label, is_opened: false, progress, counted: 0 })
+            .context("cannot hand over a descriptor to this host's node")?;
+        let note_at = waiting_note(label).map(|note| (Instant::now() + SILENT_WAIT, note));
+        Ok(Self { stream, label, is_opened: false, note_at, progress, counted: 0 })
     }
 
-    /// Waits for what comes of it.
-    async fn wait(&mut self) -> anyhow::Result<Next> {
-        let mut note_at = waiting_note(self.label).map(|note| (Instant::now() + SILENT_WAIT, note));
+    /// Waits for what comes of a pipe that is open.
+    ///
+    /// # Errors
+    /// The node is gone, or talks nonsense.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Told> {
+        loop {
+            match self.hear().await? {
+                Next::Told(told) => return Ok(told),
+                Next::Opened => {}
+                Next::Again | Next::Unknown { .. } => bail!("this host's node opens twice"),
+            }
+        }
+    }
+
+    /// Says that the end of the input is meant as one.
+    pub(crate) async fn confirm(&mut self) {
+        // A node that is gone is noticed at the next turn.
+        let _ = self.stream.send(&Word::Confirm, &[]).await;
+    }
+
+    async fn hear(&mut self) -> anyhow::Result<Next> {
         loop {
             let event = {
-                let at = note_at.as_ref().map(|(at, _)| *at);
+                let at = self.note_at.as_ref().map(|(at, _)| *at);
                 let noted = async {
                     match at {
                         Some(at) => tokio::time::sleep_until(at).await,
@@ -191,7 +264,7 @@ impl<'a> Command<'a> {
                 tokio::select! {
                     event = self.stream.recv::<Event>() => event,
                     () = noted => {
-                        if let Some((_, note)) = note_at.take() {
+                        if let Some((_, note)) = self.note_at.take() {
                             say::note(note);
                         }
                         continue;
@@ -213,16 +286,20 @@ impl<'a> Command<'a> {
                 Err(error) => return Err(error.into()),
             };
             match event {
-                Event::Opened { host, address } => self.opened(host.as_deref(), address)?,
-                Event::Joined => note_at = None,
+                Event::Opened { host, address } => {
+                    self.is_opened = true;
+                    if let (Some(host), Some(address)) = (host, address) {
+                        let host = say::clean(&host);
+                        say::detail(format_args!("connected to {host} ({address}/udp)"));
+                    }
+                    return Ok(Next::Opened);
+                }
+                Event::Joined => self.note_at = None,
                 Event::Progress { bytes } => {
                     self.progress.add(usize::try_from(bytes - self.counted.min(bytes))?);
                     self.counted = bytes;
                 }
-                Event::Eof => {
-                    // Nobody else can say so: a node that is gone is noticed at the next turn.
-                    let _ = self.stream.send(&Word::Confirm, &[]).await;
-                }
+                Event::Eof => return Ok(Next::Told(Told::Eof)),
                 Event::Silent { peer, silent_ms, left_ms } => {
                     let (silent, left) =
                         (Duration::from_millis(silent_ms), Duration::from_millis(left_ms));
@@ -238,7 +315,7 @@ impl<'a> Command<'a> {
                 Event::Ended { sent, received } => {
                     self.progress.stop();
                     let ended = Ended { sent: sent.map(outcome), received: received.map(outcome) };
-                    return Ok(Next::Ended(ended));
+                    return Ok(Next::Told(Told::Ended(ended)));
                 }
                 Event::Failed { text } => bail!("{}", say::clean(&text)),
                 Event::Status(_) | Event::Done => {}
@@ -246,38 +323,20 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The node has taken over: this process's own copies would hide the end of a pipe from the
-    /// programs at its other end.
-    fn opened(
-        &mut self,
-        host: Option<&str>,
-        address: Option<std::net::SocketAddr>,
-    ) -> io::Result<()> {
-        self.is_opened = true;
-        if let (Some(host), Some(address)) = (host, address) {
-            say::detail(format_args!("connected to {} ({address}/udp)", say::clean(host)));
-        }
-        if self.end != End::Read {
-            input::close_stdin()?;
-        }
-        if self.end != End::Write {
-            output::close_stdout()?;
-        }
-        Ok(())
-    }
-
-    /// Tells the node that a signal ends this process, and gives it a moment to hear that.
-    async fn abort(&mut self) {
-        let cause = Cause::Interrupted.code();
+    /// Tells the node that this process gives up, and gives it a moment to say what it came to.
+    pub(crate) async fn abort(&mut self, cause: Cause) -> Option<Ended> {
+        let cause = cause.code();
         let told = async {
             let _ = self.stream.send(&Word::Abort { cause }, &[]).await;
-            while let Ok(Some(event)) = self.stream.recv::<Event>().await {
-                if event.is_last() {
-                    return;
+            loop {
+                match self.hear().await {
+                    Ok(Next::Told(Told::Ended(ended))) => return Some(ended),
+                    Ok(Next::Opened | Next::Told(Told::Eof)) => {}
+                    Ok(Next::Again | Next::Unknown { .. }) | Err(_) => return None,
                 }
             }
         };
-        let _ = tokio::time::timeout(FAREWELL, told).await;
+        tokio::time::timeout(FAREWELL, told).await.ok().flatten()
     }
 }
 

@@ -8,6 +8,7 @@ mod key;
 mod looped;
 mod man;
 mod node;
+mod open;
 mod recv;
 mod send;
 mod serve;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Stop(args) => wait_for(status::stop(args)),
         Command::Loop(args) => wait_for(looped::run(args)),
         Command::Man { dir } => man::run(&dir),
+        Command::Open(args) => wait_for(open::run(args)),
         Command::Recv(args) => wait_for(recv::run(args)),
         Command::Send(args) => wait_for(send::run(args)),
         Command::Serve(args) => wait_for(serve::run(args)),
