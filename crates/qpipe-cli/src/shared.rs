@@ -1,33 +1,27 @@
 //! `send`, `recv`, `duplex` and `open` through the node that this host's programs share.
 
 mod handed;
+mod told;
 
-use std::{env, io, time::Duration};
+use std::{env, time::Duration};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use qpipe::{Cause, End, Fingerprint};
 use qpipe_node::{
     Alias, Home,
     local::{
-        Ask, Event, LocalError, LocalStream, OpenAsk, Outcome, Place, Request, Stop, Word,
-        connect_or_start, process_text,
+        Ask, Event, LocalError, LocalStream, OpenAsk, Place, Request, Word, connect_or_start,
+        process_text,
     },
 };
 use tokio::time::Instant;
 
 pub(crate) use self::handed::{Handed, Wishes};
+use self::told::outcome;
+pub(crate) use self::told::tell;
 use crate::{
-    args::PipeArgs,
-    dial,
-    ending::{self, Label},
-    exit::Exit,
-    host::ThisHost,
-    pipes::waiting_note,
-    progress::Progress,
-    pump::Stopped,
-    say,
-    signals::Signals,
-    silence, target,
+    args::PipeArgs, dial, ending::Label, exit::Exit, host::ThisHost, pipes::waiting_note,
+    progress::Progress, pump::Stopped, say, signals::Signals, silence, target,
 };
 
 /// How often an open is asked for again: the node that was asked may just have ended, and the key
@@ -45,13 +39,14 @@ const DIRECT_VARIABLE: &str = "QPIPE_DIRECT";
 
 /// Where the pipe is, if the host's node is to carry it: none with `--direct`, for pipes without a
 /// name, and where an option is about this process's own connection.
-pub(crate) fn place(args: &PipeArgs, target: &target::Place) -> Option<Place> {
+fn place(this: &ThisHost, args: &PipeArgs, target: &target::Place) -> Option<Place> {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_own = args.rate.is_some()
         || args.memory.is_some()
         || args.waiting.is_given()
         || !args.at.listen.is_empty();
-    if args.direct || is_own || is_set(DIRECT_VARIABLE) {
+    // Without a home there is no place for a socket.
+    if args.direct || is_own || is_set(DIRECT_VARIABLE) || this.home().is_err() {
         return None;
     }
     named(target)
@@ -86,11 +81,39 @@ impl Ended {
     }
 }
 
+/// What became of a command's attempt to have the host's node do its work.
+pub(crate) enum Attempt {
+    /// It did.
+    Done(Exit),
+    /// The command is to do it itself.
+    Own(Box<(ThisHost, target::Place)>),
+}
+
+/// Has the host's node do what the command line asks for, if that is its to do.
+///
+/// # Errors
+/// As [`run`], or the command line makes no sense.
+pub(crate) async fn attempt(
+    args: &PipeArgs,
+    end: End,
+    abort_as_eof: bool,
+    signals: &mut Signals,
+) -> anyhow::Result<Attempt> {
+    let this = ThisHost::load()?;
+    let target = target::Place::parse(args.target.as_deref(), end, &this.config)?;
+    let Some(place) = place(&this, args, &target) else {
+        return Ok(Attempt::Own(Box::new((this, target))));
+    };
+    let label = target.label();
+    let ended = run(&this, args, end, place, &label, signals).await?;
+    Ok(Attempt::Done(tell(ended, &label, abort_as_eof)))
+}
+
 /// Hands the standard descriptors for `end` of the pipe to this host's node, and waits for the end.
 ///
 /// # Errors
 /// There is no node to be had, or the pipe could not be opened.
-pub(crate) async fn run(
+async fn run(
     this: &ThisHost,
     args: &PipeArgs,
     end: End,
@@ -355,29 +378,4 @@ fn process_name() -> String {
     let words: Vec<String> =
         env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     process_text(words.iter().map(String::as_str))
-}
-
-fn outcome(outcome: Outcome) -> Result<u64, Stopped> {
-    let Some(stopped) = outcome.stopped else { return Ok(outcome.bytes) };
-    let io = |errno: Option<i32>, text: String| match errno {
-        Some(errno) => io::Error::from_raw_os_error(errno),
-        None => io::Error::other(anyhow!(text)),
-    };
-    Err(match stopped {
-        Stop::Input { errno, text } => Stopped::Input(io(errno, text)),
-        Stop::Output { errno, text } => Stopped::Output(io(errno, text)),
-        Stop::Pipe(stop) => Stopped::Pipe(stop.into()),
-        Stop::NoPartner => Stopped::NoPartner,
-    })
-}
-
-/// Says how both ended.
-pub(crate) fn tell(ended: Ended, label: &Label, abort_as_eof: bool) -> Exit {
-    let sent = ended.sent.map(|outcome| ending::of_send(label, outcome).tell());
-    let received =
-        ended.received.map(|outcome| ending::of_recv(label, outcome, abort_as_eof).tell());
-    match (sent, received) {
-        (Some(sent), Some(received)) => sent.and(received),
-        (sent, received) => sent.or(received).unwrap_or(Exit::Failure),
-    }
 }

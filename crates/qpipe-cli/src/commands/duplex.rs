@@ -6,16 +6,14 @@ use crate::{
     args::PipeArgs,
     ending,
     exit::Exit,
-    host::ThisHost,
     input::{self, Input},
     output::{self, Output},
     pipes::{self, await_partner, cause_of, tell_waiting},
     progress::Progress,
     pump::{self, Stopped},
     rate::Throttle,
-    shared,
+    shared::{Attempt, attempt},
     signals::Signals,
-    target::Place,
 };
 
 /// Sends standard input and writes what comes back to standard output; over when both are.
@@ -26,13 +24,10 @@ pub(crate) async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
     input::must_be_open()?;
     output::must_be_open()?;
     let mut signals = Signals::listen()?;
-    let this = ThisHost::load()?;
-    let place = Place::parse(args.target.as_deref(), End::Duplex, &this.config)?;
-    if let Some(through) = shared::place(&args, &place) {
-        let label = place.label();
-        let ended = shared::run(&this, &args, End::Duplex, through, &label, &mut signals).await?;
-        return Ok(shared::tell(ended, &label, false));
-    }
+    let (this, place) = match attempt(&args, End::Duplex, false, &mut signals).await? {
+        Attempt::Done(exit) => return Ok(exit),
+        Attempt::Own(own) => *own,
+    };
     let mut opened = tokio::select! {
         opened = pipes::open(&args, End::Duplex, &this, place) => opened?,
         signal = signals.next() => return Ok(Exit::Signal(signal)),

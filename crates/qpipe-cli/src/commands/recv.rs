@@ -6,15 +6,13 @@ use crate::{
     args::{PipeArgs, RecvArgs},
     ending,
     exit::Exit,
-    host::ThisHost,
     output::{self, Output},
     pipes::{self, await_partner, cause_of, tell_waiting},
     progress::Progress,
     pump::{self, Stopped},
     rate::Throttle,
-    shared,
+    shared::{Attempt, attempt},
     signals::Signals,
-    target::Place,
 };
 
 /// Writes what comes out of a pipe to standard output.
@@ -25,13 +23,10 @@ pub(crate) async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
     let RecvArgs { pipe: args, abort_as_eof } = args;
     output::must_be_open()?;
     let mut signals = Signals::listen()?;
-    let this = ThisHost::load()?;
-    let place = Place::parse(args.target.as_deref(), End::Read, &this.config)?;
-    if let Some(through) = shared::place(&args, &place) {
-        let label = place.label();
-        let ended = shared::run(&this, &args, End::Read, through, &label, &mut signals).await?;
-        return Ok(shared::tell(ended, &label, abort_as_eof));
-    }
+    let (this, place) = match attempt(&args, End::Read, abort_as_eof, &mut signals).await? {
+        Attempt::Done(exit) => return Ok(exit),
+        Attempt::Own(own) => *own,
+    };
     let mut output = Output::start()?;
     let mut opened = tokio::select! {
         opened = pipes::open(&args, End::Read, &this, place) => opened?,
