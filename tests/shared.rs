@@ -93,6 +93,24 @@ fn what_stands_at_both_ends_on_one_host_ends_as_a_kernel_pipe_would() {
 }
 
 #[test]
+fn a_duplex_program_whose_partner_reads_no_more_still_gets_the_answer() {
+    let host = Host::sharing();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let near = host.qpipe(&["duplex", "talk"]).stdin(reader).start();
+
+    until("the near end", || {
+        (has_node(&host) && count(&status(&host), "names") == 1).then_some(())
+    });
+
+    // The far program wants nothing to read, and says something.
+    let far = host.pipeline("echo answer | qpipe duplex talk | true").end();
+
+    assert!(far.statuses().starts_with("0 "), "{far:?}");
+    assert_eq!(near.end().expect(0).stdout(), "answer\n");
+    drop(writer);
+}
+
+#[test]
 fn a_node_that_is_killed_takes_its_pipes_along_and_the_next_command_starts_another() {
     let (a, b, _serving) = two_hosts(&["send:*"]);
     let receiver = b.qpipe(&["recv", "x"]).start();

@@ -18,6 +18,7 @@ mod trust;
 use std::future::Future;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime;
 
 pub(crate) use self::serve::bind_remedy;
@@ -46,6 +47,14 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Serve(args) => wait_for(serve::run(args)),
         Command::Trust(command) => trust::run(command),
     }
+}
+
+/// Lets a node have as many descriptors as the system allows: each program of this host takes two or
+/// three, and the usual limit is for programs that might use select(2).
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // Without it there is room for a few hundred programs, and others are told so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Runs a command's future. Threads that still look up a name when it is done are not waited for.

@@ -10,8 +10,8 @@ use qpipe_node::{
 use signal_hook::consts::SIGHUP;
 
 use crate::{
-    args::NodeArgs, exit::Exit, host::ThisHost, pipes::keep_certified, say, signals::Signals,
-    silence,
+    args::NodeArgs, commands::allow_descriptors, exit::Exit, host::ThisHost, pipes::keep_certified,
+    say, signals::Signals, silence,
 };
 
 /// How long it stays without anything to do, unless config.toml says otherwise.
@@ -29,6 +29,7 @@ const FAREWELL_LEAST: Duration = Duration::from_millis(500);
 /// # Errors
 /// It cannot start.
 pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<Exit> {
+    allow_descriptors();
     let mut signals = Signals::listen()?;
     let this = ThisHost::load()?;
     let home = this.home()?;

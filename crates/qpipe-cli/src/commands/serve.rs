@@ -10,7 +10,10 @@ use qpipe_node::{
 };
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
-use crate::{args::ServeArgs, exit::Exit, host::ThisHost, say, signals::Signals, silence};
+use crate::{
+    args::ServeArgs, commands::allow_descriptors, exit::Exit, host::ThisHost, say,
+    signals::Signals, silence,
+};
 
 /// How long pipes that are open may go on when the node is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -20,6 +23,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// # Errors
 /// It cannot start: another one runs, the port is taken, a file is broken.
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
+    allow_descriptors();
     let mut signals = Signals::listen()?;
     let this = ThisHost::load()?;
     let patience = this.patience(args.waiting, GIVE_UP);

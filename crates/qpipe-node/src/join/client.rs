@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use qpipe::Cause;
 use tokio::sync::watch;
 
+use crate::fd::Source;
 use crate::local::{Event, EventSender};
 
 /// What is known of a program that holds an end of a pipe.
@@ -12,6 +13,8 @@ use crate::local::{Event, EventSender};
 pub(crate) struct Client {
     events: EventSender,
     said: watch::Sender<Said>,
+    /// It holds both ends: what comes back tells it more than a broken pipe would.
+    is_duplex: bool,
     /// Bytes that came from it and that went to it.
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
@@ -28,9 +31,10 @@ struct Said {
 }
 
 impl Client {
-    pub(crate) fn new(events: EventSender) -> Client {
+    pub(crate) fn new(events: EventSender, is_duplex: bool) -> Client {
         Client {
             events,
+            is_duplex,
             said: watch::Sender::new(Said::default()),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -144,6 +148,14 @@ impl Client {
     /// Counts bytes that went to it.
     pub(crate) fn count_received(&self, bytes: u64) {
         self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a reader that leaves after it `consumed` so much has lost nothing of what this program
+    /// wrote, and the program is to go on with what it reads: the kernel, too, would tell it at its
+    /// next write only, which never comes.
+    pub(crate) fn lost_nothing(&self, consumed: u64, source: &Source) -> bool {
+        let is_all = consumed == self.sent.load(Ordering::Relaxed) && source.ready_bytes() == 0;
+        self.is_duplex && is_all
     }
 
     /// Bytes that moved, both ways.

@@ -25,7 +25,11 @@ pub(super) async fn feed(
     loop {
         let piece = tokio::select! {
             biased;
-            over = writer.over() => return over.map_err(Stop::from),
+            over = writer.over() => return match over {
+                Err(PipeError::Broken { cause: Cause::ReaderClosed, consumed })
+                    if client.lost_nothing(consumed, &source) => Ok(()),
+                over => over.map_err(Stop::from),
+            },
             cause = client.left() => {
                 let piece = last_words(&mut source).await;
                 return Err(abort(writer, cause, piece).await);
@@ -176,6 +180,7 @@ pub(super) async fn splice(
         let last = last.ok().and_then(Result::ok).unwrap_or(0);
         writer.count_sent(last as u64);
     }
+    let is_lossless = writer.lost_nothing(moved.load(Ordering::Relaxed), &source);
     drop(source);
     let over = match over {
         Over::Eof => match writer.means_eof().await {
@@ -192,7 +197,8 @@ pub(super) async fn splice(
         Over::Eof => Ending { written: outcome(None), read: outcome(None) },
         Over::Reader(cause, stop) => {
             let broken = Stop::from(PipeError::Broken { cause, consumed: bytes });
-            Ending { written: outcome(Some(broken)), read: outcome(Some(stop)) }
+            let is_fine = is_lossless && cause == Cause::ReaderClosed;
+            Ending { written: outcome((!is_fine).then_some(broken)), read: outcome(Some(stop)) }
         }
         Over::Writer(cause, stop) => {
             let failed = Stop::from(PipeError::Failed { cause, consumed: bytes });

@@ -45,7 +45,7 @@ pub(super) async fn open(
         Err(text) => return stream.send(&Event::Failed { text }).await,
     };
     let (events, words) = stream.into_parts();
-    let client = Arc::new(Client::new(events));
+    let client = Arc::new(Client::new(events, ask.end == End::Duplex));
     let listening = tokio::spawn(listen(words, client.clone()));
     let entry = shared.registry.add(&ask, credentials.pid, client.clone());
     let progress = ask.wants_progress.then(|| tokio::spawn(tell_progress(client.clone())));
