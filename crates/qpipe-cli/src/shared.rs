@@ -39,14 +39,16 @@ const DIRECT_VARIABLE: &str = "QPIPE_DIRECT";
 
 /// Where the pipe is, if the host's node is to carry it: none with `--direct`, for pipes without a
 /// name, and where an option is about this process's own connection.
-fn place(this: &ThisHost, args: &PipeArgs, target: &target::Place) -> Option<Place> {
+fn place(this: &ThisHost, args: &PipeArgs, end: End, target: &target::Place) -> Option<Place> {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_own = args.rate.is_some()
         || args.memory.is_some()
         || args.waiting.is_given()
         || !args.at.listen.is_empty();
     // Without a home there is no place for a socket.
-    if args.direct || is_own || is_set(DIRECT_VARIABLE) || this.home().is_err() {
+    // What is typed is read by this process alone, which the shell can stop.
+    let is_typed = end == End::Duplex && crate::input::is_terminal();
+    if args.direct || is_typed || is_own || is_set(DIRECT_VARIABLE) || this.home().is_err() {
         return None;
     }
     named(target)
@@ -101,7 +103,7 @@ pub(crate) async fn attempt(
 ) -> anyhow::Result<Attempt> {
     let this = ThisHost::load()?;
     let target = target::Place::parse(args.target.as_deref(), end, &this.config)?;
-    let Some(place) = place(&this, args, &target) else {
+    let Some(place) = place(&this, args, end, &target) else {
         return Ok(Attempt::Own(Box::new((this, target))));
     };
     let label = target.label();
@@ -121,7 +123,10 @@ async fn run(
     label: &Label,
     signals: &mut Signals,
 ) -> anyhow::Result<Ended> {
-    let handed = Handed::Standard(end);
+    let handed = match end {
+        End::Write if crate::input::is_terminal() => Handed::typed()?,
+        end => Handed::Standard(end),
+    };
     let mut carried = match open(this, args.into(), handed, place, label, signals).await? {
         Opened::Carried(carried) => carried,
         Opened::Ended(ended) => return Ok(ended),

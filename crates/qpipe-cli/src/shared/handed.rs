@@ -25,6 +25,18 @@ pub(crate) enum Handed {
 }
 
 impl Handed {
+    /// What is typed at this process's terminal, through a kernel pipe: the node knows nothing of the
+    /// shell's jobs, and would go on reading while this one is stopped.
+    ///
+    /// # Errors
+    /// No descriptors or threads are left.
+    pub(super) fn typed() -> io::Result<Self> {
+        let (reader, mut writer) = io::pipe()?;
+        let copy = move || drop(io::copy(&mut io::stdin().lock(), &mut writer));
+        std::thread::Builder::new().name("stdin".to_owned()).spawn(copy)?;
+        Ok(Self::Descriptor(End::Write, reader.into()))
+    }
+
     /// The end that this process holds.
     pub(super) fn end(&self) -> End {
         match self {

@@ -97,6 +97,16 @@ impl Source {
         self.held.len() as u64 + in_kernel.unwrap_or(0)
     }
 
+    /// Whether nothing is left of what was written so far. False where that is not known.
+    pub(crate) fn is_drained(&self) -> bool {
+        let in_kernel = match self.descriptor.way() {
+            Way::Own | Way::Socket | Way::Waited => ioctl_fionread(self.descriptor.shared()).ok(),
+            Way::Pooled => None,
+        };
+        let is_empty = self.ended || in_kernel == Some(0);
+        self.held.is_empty() && !self.reading.is_busy() && !self.moving.is_busy() && is_empty
+    }
+
     /// Whether there are, or may be, bytes on our side of the kernel.
     pub(super) fn is_midway(&self) -> bool {
         !self.held.is_empty() || self.reading.is_busy() || self.ended

@@ -26,6 +26,7 @@ struct Said {
     is_eof_meant: bool,
     left: Option<Cause>,
     /// What it was told: that a partner is there, how it ended.
+    is_opened: bool,
     is_joined: bool,
     is_over: bool,
 }
@@ -47,6 +48,7 @@ impl Client {
         let is_last = event.is_last();
         self.said.send_if_modified(|said| {
             if !said.is_over {
+                said.is_opened |= matches!(event, Event::Opened { .. });
                 self.events.send(event);
                 said.is_over = is_last;
             }
@@ -58,6 +60,11 @@ impl Client {
     pub(crate) fn set_joined(&self) {
         self.said.send_modify(|said| said.is_joined = true);
         self.tell(Event::Joined);
+    }
+
+    /// Whether it was told that bytes may move.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.said.borrow().is_opened
     }
 
     pub(crate) fn is_joined(&self) -> bool {
@@ -154,7 +161,7 @@ impl Client {
     /// wrote, and the program is to go on with what it reads: the kernel, too, would tell it at its
     /// next write only, which never comes.
     pub(crate) fn lost_nothing(&self, consumed: u64, source: &Source) -> bool {
-        let is_all = consumed == self.sent.load(Ordering::Relaxed) && source.ready_bytes() == 0;
+        let is_all = consumed == self.sent.load(Ordering::Relaxed) && source.is_drained();
         self.is_duplex && is_all
     }
 

@@ -129,8 +129,8 @@ impl SharedNode {
             };
             let (stream, place, credentials) = accepted;
             let shared = self.clone();
+            let busy = shared.registry.begin();
             tokio::spawn(async move {
-                let busy = shared.registry.begin();
                 if let Err(error) = shared.answer(stream, credentials, busy).await {
                     tracing::debug!(%error, "a program at the local socket");
                 }
@@ -227,6 +227,8 @@ impl SharedNode {
     ) -> Result<(), LocalError> {
         let Some((request, descriptors)) = stream.recv_request().await? else { return Ok(()) };
         match request.ask {
+            // The next node has the socket by now: the program asks there.
+            Ask::Open(_) if *self.is_closed.borrow() => Ok(()),
             Ask::Open(ask) => open::open(self, stream, ask, descriptors, credentials).await,
             Ask::Status => {
                 let status = serde_json::to_value(self.status()).unwrap_or_default();

@@ -101,7 +101,7 @@ impl Registry {
     pub(super) fn cut(&self, cause: Cause) -> usize {
         let all = self.all();
         for open in &all {
-            if !open.client.is_joined() {
+            if !open.client.is_opened() {
                 open.client.tell(ending(open.end, PipeError::Refused { cause }.into()));
             }
             open.client.leave(cause);

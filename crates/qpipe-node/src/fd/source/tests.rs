@@ -150,9 +150,8 @@ async fn cancelled_read_of_a_file_is_picked_up() {
     let mut read = Vec::new();
     loop {
         let early = polled(pin!(source.next(10_000)));
-        match early {
-            None => assert!(source.reading.is_busy()),
-            Some(chunk) => read.extend_from_slice(&chunk.unwrap().unwrap_or_default()),
+        if let Some(chunk) = early {
+            read.extend_from_slice(&chunk.unwrap().unwrap_or_default());
         }
         match source.next(7_000).await.unwrap() {
             Some(chunk) => read.extend_from_slice(&chunk),

@@ -80,7 +80,8 @@ pub(super) async fn splice(
 /// ours, and from TCP it may move nothing without being at the end.
 fn may_splice(input: &Descriptor, output: &Descriptor) -> bool {
     let fits = |end: &Descriptor| end.is_pipe() || end.way() == Way::Pooled;
-    fits(input) && fits(output) && (input.is_pipe() || output.is_pipe())
+    // What is spliced out of a file changes with the file until it is read.
+    input.is_pipe() && fits(output)
 }
 
 /// Waits until both ends are ready, or one of them is at its end.
