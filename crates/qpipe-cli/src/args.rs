@@ -263,6 +263,17 @@ pub(crate) struct AddressArgs {
     pub(crate) advertise: Vec<Address>,
 }
 
+/// What bounds all pipes of a node.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct BoundArgs {
+    /// The most bytes that wait in all pipes together, as 1GiB [default: of config.toml, 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
+
+    #[command(flatten)]
+    pub(crate) waiting: WaitingArgs,
+}
+
 /// What `serve` takes.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServeArgs {
@@ -272,12 +283,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Vec<SocketAddr>,
 
-    /// The most bytes that wait in all pipes together, as 1GiB [default: of config.toml, 256MiB]
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory: Option<ByteSize>,
-
     #[command(flatten)]
-    pub(crate) waiting: WaitingArgs,
+    pub(crate) bounds: BoundArgs,
 }
 
 /// What `node` takes.
@@ -287,12 +294,8 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) linger: Option<Duration>,
 
-    /// The most bytes that wait in all pipes together, as 1GiB [default: of config.toml, 256MiB]
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory: Option<ByteSize>,
-
     #[command(flatten)]
-    pub(crate) waiting: WaitingArgs,
+    pub(crate) bounds: BoundArgs,
 }
 
 /// What `status` takes.

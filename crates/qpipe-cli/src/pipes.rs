@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use qpipe::{
     Cause, End, Ends, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, PipeError, PipeReader,
-    PipeWriter, Session, StartError, Ticket,
+    PipeWriter, StartError, Ticket,
     identity::{HostIdentity, Identity},
     interface_addresses,
 };
@@ -43,7 +43,7 @@ const GIVE_UP: Duration = Duration::from_secs(600);
 const RENEW_EVERY: Duration = Duration::from_secs(8 * 3600);
 
 /// How long an end waits for a partner before it says so.
-const SILENT_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const SILENT_WAIT: Duration = Duration::from_secs(2);
 
 /// The same when a signal is waiting to be died of.
 const FAREWELL_OF_SIGNAL: Duration = Duration::from_secs(2);
@@ -131,7 +131,9 @@ pub(crate) async fn open(
         session.peer().host(),
         session.remote_address()
     ));
-    let (writer, reader) = open_ends(&session, end, target, args.no_wait)
+    let options = OpenOptions { no_wait: args.no_wait };
+    let Ends { writer, reader, .. } = session
+        .open_ends(end, target, options)
         .await
         .with_context(|| format!("cannot open {label}"))?;
     Ok(Opened { node, label, writer, reader })
@@ -245,23 +247,6 @@ pub(crate) async fn keep_certified(node: Arc<Node>, host: HostIdentity, identity
             say::error(format_args!("this process's certificate could not be renewed: {error}"));
         }
     }
-}
-
-async fn open_ends(
-    session: &Session,
-    end: End,
-    target: OpenTarget,
-    no_wait: bool,
-) -> Result<(Option<PipeWriter>, Option<PipeReader>), qpipe::OpenError> {
-    let options = OpenOptions { no_wait };
-    Ok(match end {
-        End::Duplex => {
-            let (writer, reader) = session.open_duplex(target, options).await?;
-            (Some(writer), Some(reader))
-        }
-        End::Read => (None, Some(session.open_reader(target, options).await?)),
-        End::Write => (Some(session.open_writer(target, options).await?), None),
-    })
 }
 
 /// Makes an anonymous pipe, shows the command for the other host, and waits for that to be run.

@@ -11,7 +11,7 @@ use qpipe_node::{
     Alias, Home,
     local::{
         Ask, Event, LocalError, LocalStream, OpenAsk, Place, Request, Word, connect_or_start,
-        process_text,
+        milliseconds, process_text,
     },
 };
 use tokio::time::Instant;
@@ -20,16 +20,23 @@ pub(crate) use self::handed::{Handed, Wishes};
 use self::told::outcome;
 pub(crate) use self::told::tell;
 use crate::{
-    args::PipeArgs, dial, ending::Label, exit::Exit, host::ThisHost, pipes::waiting_note,
-    progress::Progress, pump::Stopped, say, signals::Signals, silence, target,
+    args::PipeArgs,
+    dial,
+    ending::Label,
+    exit::Exit,
+    host::ThisHost,
+    input,
+    pipes::{SILENT_WAIT, waiting_note},
+    progress::Progress,
+    pump::Stopped,
+    say,
+    signals::Signals,
+    silence, target,
 };
 
 /// How often an open is asked for again: the node that was asked may just have ended, and the key
 /// of a host may have to be pinned first.
 const TRIES_MAX: u32 = 4;
-
-/// How long an end waits for a partner before it says so.
-const SILENT_WAIT: Duration = Duration::from_secs(2);
 
 /// How long the node may take to say how it ended what a signal has stopped.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -45,9 +52,9 @@ fn place(this: &ThisHost, args: &PipeArgs, end: End, target: &target::Place) -> 
         || args.memory.is_some()
         || args.waiting.is_given()
         || !args.at.listen.is_empty();
-    // Without a home there is no place for a socket.
     // What is typed is read by this process alone, which the shell can stop.
-    let is_typed = end == End::Duplex && crate::input::is_terminal();
+    let is_typed = end == End::Duplex && input::is_terminal();
+    // Without a home there is no place for a socket.
     if args.direct || is_typed || is_own || is_set(DIRECT_VARIABLE) || this.home().is_err() {
         return None;
     }
@@ -124,7 +131,7 @@ async fn run(
     signals: &mut Signals,
 ) -> anyhow::Result<Ended> {
     let handed = match end {
-        End::Write if crate::input::is_terminal() => Handed::typed()?,
+        End::Write if input::is_terminal() => Handed::typed()?,
         end => Handed::Standard(end),
     };
     let mut carried = match open(this, args.into(), handed, place, label, signals).await? {
@@ -239,7 +246,6 @@ impl<'a> Carried<'a> {
     ) -> anyhow::Result<Self> {
         let mut stream = node(this.home()?).await?;
         let progress = handed.progress();
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let ask = OpenAsk {
             end: handed.end(),
             place,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{Open, OpenTarget, Opener};
 use qpipe_proto::hello::Enrolled;
+use qpipe_proto::ticket::End;
 use qpipe_proto::{PipeId, session};
 
 use crate::clock;
@@ -178,6 +179,30 @@ impl Session {
         let ids = self.open(&target, options, &[Opener::Writer, Opener::Reader]).await?;
         let writer = PipeWriter::new(self.link.clone(), ids[0]);
         Ok((writer, PipeReader::new(self.link.clone(), ids[1])))
+    }
+
+    /// Opens what `end` says: an end to write, one to read, or both; as [`Session::open_writer`].
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the pipes are either open or not.
+    pub async fn open_ends(
+        &self,
+        end: End,
+        target: OpenTarget,
+        options: OpenOptions,
+    ) -> Result<Ends, OpenError> {
+        let (writer, reader) = match end {
+            End::Duplex => {
+                let (writer, reader) = self.open_duplex(target, options).await?;
+                (Some(writer), Some(reader))
+            }
+            End::Read => (None, Some(self.open_reader(target, options).await?)),
+            End::Write => (Some(self.open_writer(target, options).await?), None),
+        };
+        Ok(Ends { session: self.clone(), writer, reader })
     }
 
     /// Ends the session gracefully: no new pipes; waits until those that are open have ended and

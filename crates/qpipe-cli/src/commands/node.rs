@@ -41,8 +41,8 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<Exit> {
     };
     let linger = args.linger.or(this.config.node.linger).unwrap_or(LINGER);
     let options = NodeOptions {
-        memory: this.memory(args.memory),
-        patience: this.patience(args.waiting, qpipe_node::GIVE_UP),
+        memory: this.memory(args.bounds.memory),
+        patience: this.patience(args.bounds.waiting, qpipe_node::GIVE_UP),
         ..NodeOptions::default()
     };
     let identity = this.identity.process()?;
@@ -74,7 +74,10 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<Exit> {
 /// Lets what is open come to its end, as far as there is time, and cuts the rest.
 async fn end(shared: &Arc<SharedNode>, stopping: Stopping) {
     match stopping {
-        Stopping::Retired => shared.idle_for(Duration::ZERO).await,
+        Stopping::Retired => {
+            shared.idle_for(Duration::ZERO).await;
+            shared.node().close_patiently(FAREWELL).await;
+        }
         Stopping::Within(within) => {
             let cut = shared.finish(within).await;
             if cut > 0 {
@@ -84,7 +87,6 @@ async fn end(shared: &Arc<SharedNode>, stopping: Stopping) {
             shared.node().close(within.clamp(FAREWELL_LEAST, FAREWELL)).await;
         }
     }
-    shared.node().close_patiently(FAREWELL).await;
     shared.over().await;
 }
 

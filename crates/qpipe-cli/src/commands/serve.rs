@@ -26,8 +26,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     allow_descriptors();
     let mut signals = Signals::listen()?;
     let this = ThisHost::load()?;
-    let patience = this.patience(args.waiting, GIVE_UP);
-    let options = ServeOptions { listen: args.listen, memory: this.memory(args.memory), patience };
+    let patience = this.patience(args.bounds.waiting, GIVE_UP);
+    let options =
+        ServeOptions { listen: args.listen, memory: this.memory(args.bounds.memory), patience };
     // A node that commands have started makes room.
     let home = this.home()?;
     home.create()?;

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use indicatif::{BinaryBytes, HumanDuration};
 use qpipe_node::{
     NodeStatus,
-    local::{Ask, Event, LocalStream, Request, connect},
+    local::{Ask, Event, LocalStream, Request, connect, milliseconds},
     status::{Pipe, Session},
 };
 
@@ -59,8 +59,8 @@ pub(crate) async fn stop(args: StopArgs) -> anyhow::Result<Exit> {
         say::note("no node runs for this host's programs");
         return Ok(Exit::Success);
     };
-    let within_ms = u64::try_from(args.within.as_millis()).unwrap_or(u64::MAX);
-    stream.send(&Request::new(Ask::Stop { within_ms }), &[]).await?;
+    let ask = Ask::Stop { within_ms: milliseconds(args.within) };
+    stream.send(&Request::new(ask), &[]).await?;
     match stream.recv::<Event>().await? {
         Some(Event::Done) => {}
         _ => bail!("the node did not answer"),

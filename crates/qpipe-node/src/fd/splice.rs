@@ -29,12 +29,12 @@ impl Unspliced {
     }
 }
 
-/// Moves everything from `source` to `sink` until EOF: inside the kernel where one of them is a
-/// pipe and the other one a pipe or a file, else, and where the kernel refuses, by reading and
+/// Moves everything from `source` to `sink` until EOF: inside the kernel where the source is
+/// a pipe and the sink a pipe or a file, else, and where the kernel refuses, by reading and
 /// writing. `moved` grows by the bytes that were written.
 ///
-/// As with sendfile(2), what is moved from a file into a pipe is the file's pages: who changes the
-/// file before the pipe is read changes what is read.
+/// A file as the source is read: as with sendfile(2), what the kernel would move into a pipe is the
+/// file's pages, and who changes the file before the pipe is read would change what is read.
 ///
 /// # Errors
 /// [`Unspliced`], with [`io::ErrorKind::BrokenPipe`] as soon as nobody reads the sink any more, also

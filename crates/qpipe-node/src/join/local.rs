@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use qpipe::{Cause, PipeError, PipeReader, PipeWriter};
 
-use super::{Client, Ending, input_failed, of_pipe, output_broken, output_failed};
+use super::{Client, Ending, cause_of_output, input_failed, of_pipe, output_broken, output_failed};
 use crate::fd::{self, Sink, Source, Unspliced};
 use crate::local::{Outcome, Stop};
 
@@ -130,8 +130,7 @@ pub(super) async fn drain(
                     client.count_received(bytes as u64);
                 }
                 Err(error) => {
-                    let is_broken = error.kind() == std::io::ErrorKind::BrokenPipe;
-                    reader.close(if is_broken { Cause::ReaderClosed } else { Cause::Io });
+                    reader.close(cause_of_output(&error));
                     return Err(output_failed(&error));
                 }
             }
@@ -164,9 +163,7 @@ pub(super) async fn splice(
             Ok(()) => Over::Eof,
             Err(Unspliced::Input(error)) => Over::Writer(Cause::Io, Some(input_failed(&error))),
             Err(Unspliced::Output(error)) => {
-                let is_broken = error.kind() == std::io::ErrorKind::BrokenPipe;
-                let cause = if is_broken { Cause::ReaderClosed } else { Cause::Io };
-                Over::Reader(cause, output_failed(&error))
+                Over::Reader(cause_of_output(&error), output_failed(&error))
             }
         },
     };

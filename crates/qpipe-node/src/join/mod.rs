@@ -189,6 +189,14 @@ fn output_failed(error: &io::Error) -> Stop {
     Stop::Output { errno: error.raw_os_error().or(broken), text: error.to_string() }
 }
 
+/// What the writer hears of an output that failed.
+fn cause_of_output(error: &io::Error) -> Cause {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Cause::ReaderClosed,
+        _ => Cause::Io,
+    }
+}
+
 /// Nobody reads the program's output any more.
 fn output_broken() -> io::Error {
     Errno::PIPE.into()

@@ -7,6 +7,8 @@
 
 use qpipe::{Cause, PipeError, PipeReader, PipeWriter, ReaderWatch, WriterWatch};
 
+use super::of_pipe;
+
 /// What is passed on at once, in bytes.
 const PIECE_BYTES_MAX: usize = 256 * 1024;
 
@@ -73,10 +75,7 @@ async fn forward(from: &mut PipeReader, to: &mut PipeWriter) -> Forwarded {
                 to.close();
                 return Forwarded::Eof;
             }
-            Err(error) => {
-                let cause = PipeError::of(&error).map_or(Cause::Lost, PipeError::cause);
-                return Forwarded::Aborted(cause);
-            }
+            Err(error) => return Forwarded::Aborted(of_pipe(&error).cause()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use qpipe::{Cause, Fingerprint, PipeError};
 use qpipe_proto::ticket::End;
@@ -324,6 +325,11 @@ impl From<PipeError> for Stop {
     fn from(error: PipeError) -> Stop {
         Stop::Pipe(error.into())
     }
+}
+
+/// A time as messages tell it, in milliseconds.
+pub fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The cause with this number. 0, which is none, counts as a broken protocol.

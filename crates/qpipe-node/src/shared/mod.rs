@@ -19,7 +19,7 @@ use tokio::time::Instant;
 pub use status::NodeStatus;
 
 use crate::home::Home;
-use crate::local::{Ask, Credentials, Event, Listener, LocalError, ServerStream};
+use crate::local::{Ask, Credentials, Event, Listener, LocalError, ServerStream, milliseconds};
 use crate::names::Names;
 use registry::{Busy, Registry};
 
@@ -202,7 +202,6 @@ impl SharedNode {
 
     /// Tells the programs that wait for a peer what the node noticed of it.
     pub fn tell(&self, notice: &Notice, peer: &str) {
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let peer = peer.to_owned();
         let event = match notice.kind {
             NoticeKind::Silent { silent, left } => {

@@ -283,17 +283,8 @@ async fn open_ends(session: &Session, ask: &OpenAsk) -> Result<Ends, Refusal> {
     let Place::Remote { name, .. } = &ask.place else { return Err(Refusal::Left) };
     let name: PipeName = name.parse().map_err(|error| failed(format!("`{name}`: {error}")))?;
     let (target, options) = (OpenTarget::Name(name), OpenOptions { no_wait: ask.no_wait });
-    let opened = match ask.end {
-        End::Duplex => session
-            .open_duplex(target, options)
-            .await
-            .map(|(writer, reader)| (Some(writer), Some(reader))),
-        End::Read => session.open_reader(target, options).await.map(|reader| (None, Some(reader))),
-        End::Write => session.open_writer(target, options).await.map(|writer| (Some(writer), None)),
-    };
-    let (writer, reader) =
-        opened.map_err(|error| failed(format!("cannot open {}: {error}", ask.place)))?;
-    Ok(Ends { session: session.clone(), writer, reader })
+    let opened = session.open_ends(ask.end, target, options).await;
+    opened.map_err(|error| failed(format!("cannot open {}: {error}", ask.place)))
 }
 
 fn failed(text: String) -> Refusal {

@@ -135,7 +135,7 @@ impl Registry {
         loop {
             interval.tick().await;
             for open in self.all() {
-                let bytes = open.bytes();
+                let bytes = open.client.moved();
                 let before = open.counted.swap(bytes, Ordering::Relaxed);
                 open.rate.store(bytes.saturating_sub(before), Ordering::Relaxed);
             }
@@ -148,12 +148,6 @@ impl Registry {
 }
 
 impl Open {
-    /// Bytes that moved, both ways.
-    pub(super) fn bytes(&self) -> u64 {
-        let sent = self.client.sent.load(Ordering::Relaxed);
-        sent + self.client.received.load(Ordering::Relaxed)
-    }
-
     /// Bytes that moved within the last second.
     pub(super) fn rate(&self) -> u64 {
         self.rate.load(Ordering::Relaxed)

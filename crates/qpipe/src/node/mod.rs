@@ -109,14 +109,14 @@ pub struct CloseReport {
     pub cut: usize,
 }
 
-/// The ends that an accepted group of opens gives.
+/// The ends that a group of opens gives.
 #[derive(Debug)]
 pub struct Ends {
     /// The session that carries them.
     pub session: Session,
-    /// An end to write, if the opener reads.
+    /// The end to write, if there is one here.
     pub writer: Option<PipeWriter>,
-    /// An end to read, if the opener writes.
+    /// The end to read, if there is one here.
     pub reader: Option<PipeReader>,
 }
 

@@ -43,9 +43,8 @@ pub(super) async fn splice(
     if !may_splice(input, output) {
         return Ok(());
     }
-    let both_pipes = input.is_pipe() && output.is_pipe();
+    let both_pipes = output.is_pipe();
     let _grown = [Grown::grow(input), Grown::grow(output)];
-    let input_is_file = !input.is_pipe();
     let mut refusals = 0;
     while refusals < REFUSALS_MAX {
         consume_budget().await;
@@ -67,9 +66,6 @@ pub(super) async fn splice(
             }
             // O_APPEND, or a file system that cannot.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => return Ok(()),
-            Err(error) if input_is_file && error != Errno::PIPE => {
-                return Err(Unspliced::Input(error.into()));
-            }
             Err(error) => return Err(Unspliced::Output(error.into())),
         }
     }
@@ -79,9 +75,8 @@ pub(super) async fn splice(
 /// Sockets are not spliced: whether that blocks depends on O_NONBLOCK of a description that is not
 /// ours, and from TCP it may move nothing without being at the end.
 fn may_splice(input: &Descriptor, output: &Descriptor) -> bool {
-    let fits = |end: &Descriptor| end.is_pipe() || end.way() == Way::Pooled;
     // What is spliced out of a file changes with the file until it is read.
-    input.is_pipe() && fits(output)
+    input.is_pipe() && (output.is_pipe() || output.way() == Way::Pooled)
 }
 
 /// Waits until both ends are ready, or one of them is at its end.
