@@ -54,8 +54,9 @@ struct Look {
     acked_at: Instant,
     /// When something was last sent that asks for an acknowledgement.
     asked_at: Instant,
-    /// When that was last something of a stream.
-    streamed_at: Instant,
+    /// Whether something of a stream may still be unacknowledged: an acknowledgement of something else
+    /// does not end that, only one that leaves nothing in flight.
+    is_owed: bool,
     kicked_at: Instant,
     /// Much has arrived, and nobody has asked yet whether more would.
     is_flowing: bool,
@@ -174,7 +175,7 @@ impl Look {
             received_at: now,
             acked_at: now,
             asked_at: now,
-            streamed_at: now,
+            is_owed: false,
             kicked_at: now,
             is_flowing: false,
         }
@@ -203,12 +204,11 @@ impl Look {
         if pulse.asked != before.asked {
             self.asked_at = now;
         }
-        if pulse.streamed != before.streamed {
-            self.streamed_at = now;
-        }
         if pulse.acks != before.acks {
             self.acked_at = now;
+            self.is_owed &= pulse.in_flight > 0;
         }
+        self.is_owed |= pulse.streamed != before.streamed;
         let is_unanswered = pulse.in_flight > 0 || self.asked_at > self.acked_at;
         // What was acknowledged before an outage and is heard of after it passes for a round trip of
         // the outage's length. One kick too many is one packet.
@@ -233,7 +233,7 @@ impl Look {
         if now < self.kicked_at + KICK_EVERY {
             return;
         }
-        let is_waiting = self.streamed_at > self.acked_at || state.session.is_waiting();
+        let is_waiting = self.is_owed || state.session.is_waiting();
         let is_fresh = now < self.acked_at + KICK_IDLE_AFTER;
         if is_waiting || is_fresh || now >= self.kicked_at + KICK_IDLE_EVERY {
             self.kick(conn, if is_waiting { 0 } else { PROBE_BYTES }, now);
