@@ -54,7 +54,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<Exit> {
         loop {
             tokio::select! {
                 stopping = shared.run(&listener) => break stopping,
-                () = shared.idle_for(linger) => break Stopping::Retired,
+                () = shared.unused_for(linger) => break Stopping::Retired,
                 () = &mut notices => break Stopping::Retired,
                 signal = signals.next() => if signal != SIGHUP {
                     break Stopping::Within(GRACE);
@@ -75,7 +75,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<Exit> {
 async fn end(shared: &Arc<SharedNode>, stopping: Stopping) {
     match stopping {
         Stopping::Retired => {
-            shared.idle_for(Duration::ZERO).await;
+            shared.idle().await;
             shared.node().close_patiently(FAREWELL).await;
         }
         Stopping::Within(within) => {

@@ -158,15 +158,15 @@ impl SharedNode {
         }
     }
 
-    /// Waits until nothing has gone on for `linger`.
-    pub async fn idle_for(&self, linger: Duration) {
-        loop {
-            self.registry.idle().await;
-            tokio::select! {
-                () = self.registry.busy() => {}
-                () = tokio::time::sleep(linger) => return,
-            }
-        }
+    /// Waits until no program has had anything open for `linger`. Whoever only asks how the node is
+    /// does not count.
+    pub async fn unused_for(&self, linger: Duration) {
+        self.registry.unused_for(linger).await;
+    }
+
+    /// Waits until no program is being answered.
+    pub async fn idle(&self) {
+        self.registry.idle().await;
     }
 
     /// Waits at most `within` for what programs of this host have open, then cuts it with the cause
@@ -175,14 +175,12 @@ impl SharedNode {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn finish(&self, within: Duration) -> usize {
-        let ended = self.idle_for(Duration::ZERO);
-        if tokio::time::timeout(within, ended).await.is_ok() {
+        if tokio::time::timeout(within, self.idle()).await.is_ok() {
             return 0;
         }
         let cut = self.registry.cut(Cause::Stopping);
         // They hear it now, or never.
-        let told = self.idle_for(Duration::ZERO);
-        let _ = tokio::time::timeout(LAST_WORDS, told).await;
+        let _ = tokio::time::timeout(LAST_WORDS, self.idle()).await;
         cut
     }
 
@@ -222,13 +220,16 @@ impl SharedNode {
         self: &Arc<SharedNode>,
         mut stream: ServerStream,
         credentials: Credentials,
-        busy: Busy,
+        mut busy: Busy,
     ) -> Result<(), LocalError> {
         let Some((request, descriptors)) = stream.recv_request().await? else { return Ok(()) };
         match request.ask {
             // The next node has the socket by now: the program asks there.
             Ask::Open(_) if *self.is_closed.borrow() => Ok(()),
-            Ask::Open(ask) => open::open(self, stream, ask, descriptors, credentials).await,
+            Ask::Open(ask) => {
+                busy.open();
+                open::open(self, stream, ask, descriptors, credentials).await
+            }
             Ask::Status => {
                 let status = serde_json::to_value(self.status()).unwrap_or_default();
                 stream.send(&Event::Status(status)).await

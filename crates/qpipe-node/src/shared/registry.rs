@@ -21,8 +21,18 @@ const RATE_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(super) struct Registry {
     opens: Arc<Mutex<Opens>>,
-    /// How many there are, and questions that are being answered.
-    busy: watch::Sender<usize>,
+    activity: watch::Sender<Activity>,
+}
+
+/// What goes on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Activity {
+    /// Programs that are being answered.
+    answered: usize,
+    /// Those of them that opened something.
+    open: usize,
+    /// How many ever did: whoever comes and goes unseen has needed the node all the same.
+    opened: u64,
 }
 
 #[derive(Debug, Default)]
@@ -55,12 +65,15 @@ pub(super) struct Entry {
     registry: Registry,
 }
 
-/// Something is going on: the node is not idle while this lives.
-pub(super) struct Busy(watch::Sender<usize>);
+/// A program is being answered: the node is not idle while this lives.
+pub(super) struct Busy {
+    activity: watch::Sender<Activity>,
+    is_open: bool,
+}
 
 impl Default for Registry {
     fn default() -> Registry {
-        Registry { opens: Arc::default(), busy: watch::Sender::new(0) }
+        Registry { opens: Arc::default(), activity: watch::Sender::default() }
     }
 }
 
@@ -88,8 +101,8 @@ impl Registry {
 
     /// The node is not idle while what this gives lives.
     pub(super) fn begin(&self) -> Busy {
-        self.busy.send_modify(|busy| *busy += 1);
-        Busy(self.busy.clone())
+        self.activity.send_modify(|activity| activity.answered += 1);
+        Busy { activity: self.activity.clone(), is_open: false }
     }
 
     /// All of them, the oldest first.
@@ -118,15 +131,26 @@ impl Registry {
         }
     }
 
-    /// Waits until nothing goes on.
+    /// Waits until nobody is being answered.
     pub(super) async fn idle(&self) {
         // The sender is here: the channel is not closed.
-        let _ = self.busy.subscribe().wait_for(|busy| *busy == 0).await;
+        let _ = self.activity.subscribe().wait_for(|activity| activity.answered == 0).await;
     }
 
-    /// Waits until something goes on.
-    pub(super) async fn busy(&self) {
-        let _ = self.busy.subscribe().wait_for(|busy| *busy > 0).await;
+    /// Waits until nothing has been open for `linger`. Questions about the node do not count: whoever
+    /// watches it is not to keep it alive.
+    pub(super) async fn unused_for(&self, linger: Duration) {
+        let mut activity = self.activity.subscribe();
+        loop {
+            // The sender is here: the channel is not closed.
+            let unused =
+                activity.wait_for(|activity| activity.open == 0).await.map(|now| now.opened);
+            let opened = unused.unwrap_or_default();
+            tokio::select! {
+                _ = activity.wait_for(|activity| activity.opened != opened) => {}
+                () = tokio::time::sleep(linger) => return,
+            }
+        }
     }
 
     /// Takes rates, for ever.
@@ -168,8 +192,23 @@ impl Drop for Entry {
     }
 }
 
+impl Busy {
+    /// It is an open.
+    pub(super) fn open(&mut self) {
+        if !std::mem::replace(&mut self.is_open, true) {
+            self.activity.send_modify(|activity| {
+                activity.open += 1;
+                activity.opened += 1;
+            });
+        }
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.send_modify(|busy| *busy -= 1);
+        self.activity.send_modify(|activity| {
+            activity.answered -= 1;
+            activity.open -= usize::from(self.is_open);
+        });
     }
 }
