@@ -18,7 +18,7 @@ const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pipes of this host's programs. Clones are the same. As many as there are connections at the
 /// local socket, which are bounded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Registry {
     opens: Arc<Mutex<Opens>>,
     activity: watch::Sender<Activity>,
@@ -69,12 +69,6 @@ pub(super) struct Entry {
 pub(super) struct Busy {
     activity: watch::Sender<Activity>,
     is_open: bool,
-}
-
-impl Default for Registry {
-    fn default() -> Registry {
-        Registry { opens: Arc::default(), activity: watch::Sender::default() }
-    }
 }
 
 impl Registry {
