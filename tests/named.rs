@@ -192,20 +192,44 @@ fn c32_the_last_pipe_of_a_session_ends_without_losing_its_tail() {
 }
 
 #[test]
-fn an_end_that_is_held_is_not_given_to_a_second_program() {
+fn several_programs_write_into_one_pipe_and_its_end_is_that_of_the_last() {
     let (a, b, _serving) = two_hosts(&["send:x"]);
     let (input, mut feed) = io::pipe().unwrap();
-    feed.write_all(b"hello").unwrap();
+    feed.write_all(b"first ").unwrap();
     let first = a.qpipe(&["send", "b/x"]).stdin(input).start();
     let mut receiver = b.qpipe(&["recv", "x"]).start();
-    receiver.prints(b"hello");
+    receiver.prints(b"first ");
 
-    a.qpipe(&["send", "b/x"]).end().expect(1).saying(&["another program holds that end"]);
-    b.qpipe(&["recv", "x"]).end().expect(1).saying(&["another program holds that end"]);
-
+    // From another host, and from this one: each is done when its own bytes are consumed.
+    a.qpipe(&["send", "b/x"]).input(b"second ").end().expect(0);
+    b.qpipe(&["send", "x"]).input(b"third ").end().expect(0);
+    feed.write_all(b"last").unwrap();
     drop(feed);
+
     first.end().expect(0);
-    assert_eq!(receiver.end().expect(0).stdout(), "hello");
+    assert_eq!(receiver.end().expect(0).stdout(), "first second third last");
+}
+
+#[test]
+fn several_programs_read_one_pipe_and_one_that_is_killed_breaks_nothing() {
+    let (a, b, _serving) = two_hosts(&["send:x"]);
+    let (input, mut feed) = io::pipe().unwrap();
+    let stays = b.qpipe(&["recv", "x"]).start();
+    let killed = b.qpipe(&["recv", "x"]).start();
+    let reading = |count: &str| {
+        until(count, || b.run(&["ls"]).stdout().contains(count).then_some(()));
+    };
+    reading("2 reading");
+    let sender = a.qpipe(&["send", "b/x"]).stdin(input).start();
+    until("a writer", || b.run(&["ls"]).stdout().contains("1 writing").then_some(()));
+
+    killed.signal(Signal::KILL);
+    reading("1 reading");
+    feed.write_all(b"all").unwrap();
+    drop(feed);
+
+    sender.end().expect(0);
+    assert_eq!(stays.end().expect(0).stdout(), "all");
 }
 
 #[test]

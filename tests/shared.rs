@@ -93,6 +93,40 @@ fn what_stands_at_both_ends_on_one_host_ends_as_a_kernel_pipe_would() {
 }
 
 #[test]
+fn a_third_program_joins_two_whose_pipe_the_kernel_carries() {
+    let host = Host::sharing();
+    let (reader, mut feed) = std::io::pipe().unwrap();
+    let mut receiver = host.qpipe(&["recv", "x"]).start();
+    let first = host.qpipe(&["send", "x"]).stdin(reader).start();
+    feed.write_all(b"before ").unwrap();
+    receiver.prints(b"before ");
+
+    host.qpipe(&["send", "x"]).input(b"third ").end().expect(0);
+    feed.write_all(b"after").unwrap();
+    drop(feed);
+
+    first.end().expect(0);
+    assert_eq!(receiver.end().expect(0).stdout(), "before third after");
+}
+
+#[test]
+fn a_third_program_that_joins_under_load_costs_no_byte() {
+    let host = Host::sharing();
+    let content = noise(50_000_000);
+    let receiver = host.qpipe(&["recv", "x"]).start();
+    let first = host.qpipe(&["send", "x"]).input(&content).start();
+    until("bytes", || {
+        let moved = |pipe: &serde_json::Value| pipe["received"].as_u64() > Some(0);
+        let pipes = status(&host)["pipes"].clone();
+        pipes.as_array().unwrap().iter().any(moved).then_some(())
+    });
+    host.qpipe(&["send", "x"]).end().expect(0);
+
+    first.end().expect(0);
+    assert_same(&receiver.end().expect(0).stdout, &content);
+}
+
+#[test]
 fn a_duplex_program_whose_partner_reads_no_more_still_gets_the_answer() {
     let host = Host::sharing();
     let (reader, writer) = std::io::pipe().unwrap();

@@ -1,20 +1,28 @@
-//! Named pipes: who waits at which name.
+//! Named pipes: who is at which name.
 //!
-//! A name has a queue of incarnations. An incarnation is one writer and one reader: whoever comes
-//! first waits, and when both are there the relay joins them. It is closed to writers when its
-//! writer has ended it; a later writer begins the next incarnation. Nothing is appended to a pipe
+//! A name has a queue of incarnations. An incarnation is one life of the pipe: it begins with its first
+//! open, and lasts until its readers have heard the end, or the last of them has left. It takes any
+//! number of writers until the last one has ended it, and any number of readers until one has come and
+//! the writers have ended. A later writer begins the next incarnation: nothing is appended to a pipe
 //! that was ended (FIFOs behave so as well: the readers have seen EOF).
+//!
+//! A duplex pipe is between two openers.
+
+mod life;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qpipe::{Cause, PipeName, ReaderWatch};
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
 
-use crate::join::{Client, From, Leg, join};
+use crate::join::{Client, From, Leg};
 
 /// Incarnations that may wait at one name.
 pub const INCARNATIONS_PER_NAME_MAX: usize = 64;
+
+/// Writers and readers of one incarnation.
+pub(crate) const LEGS_PER_NAME_MAX: usize = 1_024;
 
 /// Names in use at once.
 pub const NAMES_MAX: usize = 65_536;
@@ -44,21 +52,28 @@ struct Inner {
     next: u64,
 }
 
-/// One life of a name.
+/// One life of a name. A task has its legs.
 #[derive(Debug)]
 struct Incarnation {
     number: u64,
-    state: Life,
-    /// Tells whether its writer has ended it. None of a duplex pipe, and while there is no writer.
-    writer: Option<Writer>,
+    /// Those who have come and whom the task has not taken in yet.
+    newcomers: Vec<(Shape, Leg)>,
+    called: Arc<Notify>,
+    /// Who ever wrote.
+    writers: Vec<Writer>,
+    /// Who is there, newcomers included.
+    count: Count,
+    /// Whether both sides have been there.
+    is_joined: bool,
+    /// Nobody comes any more: its writers have ended, or its readers have left.
+    is_over: bool,
 }
 
-#[derive(Debug)]
-enum Life {
-    /// One side is there; its task takes the other one's leg.
-    Waiting { shape: Shape, meet: oneshot::Sender<Leg> },
-    /// Both are joined.
-    Joined,
+/// How many are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    writers: usize,
+    readers: usize,
 }
 
 /// Who writes.
@@ -73,10 +88,11 @@ enum Writer {
 pub(crate) struct NameStatus {
     pub(crate) name: PipeName,
     pub(crate) is_duplex: bool,
-    /// Incarnations that are joined, and those in which one side waits: with a writer, with a reader.
+    /// Incarnations in which both sides are there.
     pub(crate) joined: usize,
-    pub(crate) writers_waiting: usize,
-    pub(crate) readers_waiting: usize,
+    /// Who is there, with a partner or without.
+    pub(crate) writers: usize,
+    pub(crate) readers: usize,
 }
 
 impl Names {
@@ -87,63 +103,40 @@ impl Names {
     pub(crate) fn check(&self, name: &PipeName, shape: Shape, no_wait: bool) -> Result<(), Cause> {
         let inner = self.lock();
         let queue = inner.queue(name, shape);
-        if inner.partner(name, shape).is_some() {
-            return Ok(());
-        }
-        if no_wait {
+        let open = queue.and_then(|queue| queue.iter().find(|life| life.takes(shape)));
+        if no_wait && !open.is_some_and(|life| life.has_partner_for(shape)) {
             return Err(Cause::NoPartner);
         }
-        if queue.is_none() && inner.pipes.len() + inner.duplexes.len() >= NAMES_MAX {
-            return Err(Cause::Busy);
-        }
-        let Some(last) = queue.and_then(VecDeque::back) else { return Ok(()) };
-        if queue.is_some_and(|queue| queue.len() >= INCARNATIONS_PER_NAME_MAX) {
-            return Err(Cause::Busy);
-        }
-        if last.is_closed_to(shape) { Ok(()) } else { Err(Cause::Taken) }
+        let has_room = match (open, queue) {
+            (Some(life), _) => life.count.writers + life.count.readers < LEGS_PER_NAME_MAX,
+            (None, Some(queue)) => queue.len() < INCARNATIONS_PER_NAME_MAX,
+            (None, None) => inner.pipes.len() + inner.duplexes.len() < NAMES_MAX,
+        };
+        if has_room { Ok(()) } else { Err(Cause::Busy) }
     }
 
-    /// Puts an open that was checked in its place: joins it to whoever waits, or lets it wait.
-    pub(crate) fn enter(&self, name: &PipeName, shape: Shape, mut leg: Leg) {
-        let writer = Writer::of(shape, &leg);
+    /// Puts an open that was checked in its place: with others, or first, to wait for them.
+    pub(crate) fn enter(&self, name: &PipeName, shape: Shape, leg: Leg) {
         let mut inner = self.lock();
-        while let Some(partner) = inner.partner(name, shape) {
-            let queue = inner.queue_mut(name, shape);
-            let Some(at) = queue.iter().position(|i| i.number == partner) else { break };
-            let incarnation = &mut queue[at];
-            let Life::Waiting { meet, .. } =
-                std::mem::replace(&mut incarnation.state, Life::Joined)
-            else {
-                break;
-            };
-            match meet.send(leg) {
-                Ok(()) => {
-                    incarnation.writer = incarnation.writer.take().or(writer);
-                    return;
-                }
-                // It has just left, and its task is about to take it out.
-                Err(back) => leg = back,
-            }
+        let number = inner.next;
+        let queue = inner.queue_mut(name, shape);
+        if let Some(life) = queue.iter_mut().find(|life| life.takes(shape)) {
+            life.add(shape, leg);
+            return;
         }
-        let (meet, partner) = oneshot::channel();
-        let number = inner.begin(name, shape, meet, writer);
+        let mut life = Incarnation::new(number);
+        let called = life.called.clone();
+        life.add(shape, leg);
+        queue.push_back(life);
+        inner.next += 1;
         drop(inner);
-        let (names, name) = (self.clone(), name.clone());
+        let at = At { names: self.clone(), name: name.clone(), number, called };
         tokio::spawn(async move {
-            let mut partner = partner;
-            let came = tokio::select! {
-                biased;
-                came = &mut partner => came.ok(),
-                () = leg.absent() => {
-                    // Whoever comes from now on is given back.
-                    partner.close();
-                    partner.try_recv().ok()
-                }
-            };
-            if let Some(other) = came {
-                join(leg, other).await;
+            match shape {
+                Shape::Duplex => life::duplex(&at).await,
+                Shape::Read | Shape::Write => life::pipe(&at).await,
             }
-            names.end(&name, shape, number);
+            at.end(shape);
         });
     }
 
@@ -152,34 +145,14 @@ impl Names {
         let inner = self.lock();
         let duplexes = inner.duplexes.iter().map(|(name, queue)| (name, queue, true));
         let all = inner.pipes.iter().map(|(name, queue)| (name, queue, false)).chain(duplexes);
-        all.map(|(name, queue, is_duplex)| {
-            let waits = |wanted: Shape| {
-                let waits = |i: &&Incarnation| {
-                    matches!(i.state, Life::Waiting { shape, .. } if shape == wanted)
-                };
-                queue.iter().filter(waits).count()
-            };
-            let both = waits(Shape::Duplex);
-            NameStatus {
-                name: name.clone(),
-                is_duplex,
-                joined: queue.iter().filter(|i| matches!(i.state, Life::Joined)).count(),
-                writers_waiting: waits(Shape::Write) + both,
-                readers_waiting: waits(Shape::Read) + both,
-            }
+        all.map(|(name, queue, is_duplex)| NameStatus {
+            name: name.clone(),
+            is_duplex,
+            joined: queue.iter().filter(|life| life.is_joined).count(),
+            writers: queue.iter().map(|life| life.count.writers).sum(),
+            readers: queue.iter().map(|life| life.count.readers).sum(),
         })
         .collect()
-    }
-
-    /// Takes an incarnation out of its queue.
-    fn end(&self, name: &PipeName, shape: Shape, number: u64) {
-        let mut inner = self.lock();
-        let table = inner.table_mut(shape);
-        let Some(queue) = table.get_mut(name) else { return };
-        queue.retain(|incarnation| incarnation.number != number);
-        if queue.is_empty() {
-            table.remove(name);
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -187,32 +160,92 @@ impl Names {
     }
 }
 
-impl Inner {
-    /// The incarnation that waits for a partner of this shape.
-    fn partner(&self, name: &PipeName, shape: Shape) -> Option<u64> {
-        let wanted = shape.partner();
-        let waiting = self.queue(name, shape)?.iter();
-        let mut fitting = waiting.filter(|incarnation| match &incarnation.state {
-            Life::Waiting { shape, .. } => *shape == wanted,
-            Life::Joined => false,
+/// Where an incarnation's task finds it.
+struct At {
+    names: Names,
+    name: PipeName,
+    number: u64,
+    called: Arc<Notify>,
+}
+
+impl At {
+    /// Those who have come; waits until there are some.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    async fn newcomers(&self, shape: Shape) -> Vec<(Shape, Leg)> {
+        loop {
+            let come = self.with(shape, |life| std::mem::take(&mut life.newcomers));
+            match come {
+                Some(come) if come.is_empty() => self.called.notified().await,
+                // It is in the queue until its task ends.
+                come => return come.unwrap_or_default(),
+            }
+        }
+    }
+
+    /// Waits until somebody has come.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    async fn called(&self, shape: Shape) {
+        while self.with(shape, |life| life.newcomers.is_empty()) == Some(true) {
+            self.called.notified().await;
+        }
+    }
+
+    /// From now on nobody comes any more, unless somebody just has: whether it is so.
+    fn is_over(&self, shape: Shape) -> bool {
+        let is_over = self.with(shape, |life| {
+            life.is_over |= life.newcomers.is_empty();
+            life.is_over
         });
-        fitting.next().map(|incarnation| incarnation.number)
+        is_over.unwrap_or(true)
     }
 
-    fn begin(
-        &mut self,
-        name: &PipeName,
-        shape: Shape,
-        meet: oneshot::Sender<Leg>,
-        writer: Option<Writer>,
-    ) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        let state = Life::Waiting { shape, meet };
-        self.queue_mut(name, shape).push_back(Incarnation { number, state, writer });
-        number
+    fn join(&self, shape: Shape) {
+        self.with(shape, |life| life.is_joined = true);
     }
 
+    /// Those who have come are the first of the next life.
+    fn begin_anew(&self, shape: Shape) {
+        self.with(shape, |life| {
+            life.is_joined = false;
+            life.writers = life.newcomers.iter().filter_map(|(_, leg)| Writer::of(leg)).collect();
+        });
+    }
+
+    /// One who was there is not any more.
+    fn leave(&self, shape: Shape) {
+        self.with(shape, |life| match shape {
+            Shape::Write => life.count.writers -= 1,
+            Shape::Read => life.count.readers -= 1,
+            Shape::Duplex => {
+                life.count.writers -= 1;
+                life.count.readers -= 1;
+            }
+        });
+    }
+
+    fn with<T>(&self, shape: Shape, look: impl FnOnce(&mut Incarnation) -> T) -> Option<T> {
+        let mut inner = self.names.lock();
+        let queue = inner.table_mut(shape).get_mut(&self.name)?;
+        queue.iter_mut().find(|life| life.number == self.number).map(look)
+    }
+
+    /// Takes the incarnation out of its queue.
+    fn end(&self, shape: Shape) {
+        let mut inner = self.names.lock();
+        let table = inner.table_mut(shape);
+        let Some(queue) = table.get_mut(&self.name) else { return };
+        queue.retain(|life| life.number != self.number);
+        if queue.is_empty() {
+            table.remove(&self.name);
+        }
+    }
+}
+
+impl Inner {
     fn queue(&self, name: &PipeName, shape: Shape) -> Option<&VecDeque<Incarnation>> {
         match shape {
             Shape::Duplex => self.duplexes.get(name),
@@ -233,13 +266,11 @@ impl Inner {
 }
 
 impl Writer {
-    /// The writer of an incarnation, if whoever opens in this shape is it.
-    fn of(shape: Shape, leg: &Leg) -> Option<Writer> {
-        match (shape, &leg.from, &leg.client) {
-            (Shape::Write, Some(From::Peer(reader)), _) => Some(Writer::Peer(reader.watch())),
-            (Shape::Write, Some(From::Local(_)), Some(client)) => {
-                Some(Writer::Local(client.clone()))
-            }
+    /// The writer that a leg is, if it is one.
+    fn of(leg: &Leg) -> Option<Writer> {
+        match (&leg.from, &leg.client) {
+            (Some(From::Peer(reader)), _) => Some(Writer::Peer(reader.watch())),
+            (Some(From::Local(_)), Some(client)) => Some(Writer::Local(client.clone())),
             _ => None,
         }
     }
@@ -253,13 +284,45 @@ impl Writer {
 }
 
 impl Incarnation {
-    /// Whether somebody of this shape begins the next incarnation rather than being one too many.
-    fn is_closed_to(&self, shape: Shape) -> bool {
-        let has_ended = self.writer.as_ref().is_some_and(Writer::has_ended);
-        match (&self.state, shape) {
-            (Life::Waiting { shape: Shape::Write, .. }, Shape::Write) => has_ended,
-            (Life::Joined, Shape::Write | Shape::Read) => has_ended,
-            _ => false,
+    fn new(number: u64) -> Incarnation {
+        Incarnation {
+            number,
+            newcomers: Vec::new(),
+            called: Arc::default(),
+            writers: Vec::new(),
+            count: Count::default(),
+            is_joined: false,
+            is_over: false,
+        }
+    }
+
+    fn add(&mut self, shape: Shape, leg: Leg) {
+        if shape == Shape::Write {
+            // One of them has not ended, or it would not take another.
+            self.writers.retain(|writer| !writer.has_ended());
+            self.writers.extend(Writer::of(&leg));
+        }
+        self.count.writers += usize::from(shape != Shape::Read);
+        self.count.readers += usize::from(shape != Shape::Write);
+        self.newcomers.push((shape, leg));
+        self.called.notify_one();
+    }
+
+    /// Whether somebody of this shape has a place here, rather than in the next incarnation.
+    fn takes(&self, shape: Shape) -> bool {
+        let is_ended = !self.writers.is_empty() && self.writers.iter().all(Writer::has_ended);
+        match shape {
+            _ if self.is_over => false,
+            Shape::Duplex => self.count.writers < 2,
+            Shape::Write => !is_ended,
+            Shape::Read => !(is_ended && self.is_joined),
+        }
+    }
+
+    fn has_partner_for(&self, shape: Shape) -> bool {
+        match shape {
+            Shape::Duplex | Shape::Read => self.count.writers > 0,
+            Shape::Write => self.count.readers > 0,
         }
     }
 }
@@ -272,14 +335,6 @@ impl Shape {
             (0, 1) => Some(Shape::Read),
             (1, 0) => Some(Shape::Write),
             _ => None,
-        }
-    }
-
-    fn partner(self) -> Shape {
-        match self {
-            Shape::Duplex => Shape::Duplex,
-            Shape::Read => Shape::Write,
-            Shape::Write => Shape::Read,
         }
     }
 }

@@ -153,15 +153,148 @@ async fn a_writer_that_came_first_and_finished_waits_for_a_reader() {
 }
 
 #[tokio::test]
-async fn a_second_writer_or_reader_is_refused_while_the_first_is_there() {
+async fn readers_see_eof_when_the_last_of_several_writers_ends() {
     let world = World::new().await;
-    let writer = world.writer("inbox/x").await;
-    let reader = world.reader("inbox/x").await;
-    writer.joined().await.unwrap();
-    reader.joined().await.unwrap();
-    let taken = Err(PipeError::Refused { cause: Cause::Taken });
-    assert_eq!(world.writer("inbox/x").await.accepted().await, taken);
-    assert_eq!(world.reader("inbox/x").await.accepted().await, taken);
+    let (mut one, mut two) = (world.writer("inbox/x").await, world.writer("inbox/x").await);
+    let mut reader = world.reader("inbox/x").await;
+    one.write_all(b"one").await.unwrap();
+    let mut got = [0; 3];
+    reader.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"one");
+    // All of it is consumed: this one need not wait for the other.
+    one.finish().await.unwrap();
+    two.write_all(b"two").await.unwrap();
+    two.close();
+
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).await.unwrap();
+
+    assert_eq!(rest, "two");
+    two.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_writer_that_aborts_makes_the_end_an_abort_and_fails_no_other() {
+    let world = World::new().await;
+    let (mut one, two) = (world.writer("inbox/x").await, world.writer("inbox/x").await);
+    let mut reader = world.reader("inbox/x").await;
+    two.joined().await.unwrap();
+    two.abort(Cause::Interrupted);
+    one.write_all(b"all of it").await.unwrap();
+    let mut got = [0; 9];
+    reader.read_exact(&mut got).await.unwrap();
+
+    one.finish().await.unwrap();
+
+    let error = reader.read(&mut [0; 10]).await.unwrap_err();
+    let cause = PipeError::of(&error).unwrap().cause();
+    assert_eq!((&got, cause), (b"all of it", Cause::Interrupted));
+}
+
+#[tokio::test]
+async fn each_piece_goes_to_one_of_several_readers() {
+    let world = World::new().await;
+    let mut writer = world.writer("inbox/x").await;
+    let readers = [world.reader("inbox/x").await, world.reader("inbox/x").await];
+    for reader in &readers {
+        reader.joined().await.unwrap();
+    }
+    let sent = content(4_000_000);
+    let writing = async {
+        writer.write_all(&sent).await.unwrap();
+        writer.finish().await.unwrap();
+    };
+    let reading = async |mut reader: PipeReader| {
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).await.unwrap();
+        got
+    };
+    let [one, two] = readers;
+    let ((), one, two) = tokio::join!(writing, reading(one), reading(two));
+
+    assert_eq!(one.len() + two.len(), sent.len());
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    assert_eq!(sum(&one) + sum(&two), sum(&sent));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_write_of_up_to_pipe_buf_is_torn_by_another_writer() {
+    const WRITERS: u8 = 4;
+    const RECORDS: usize = 2_000;
+    let world = World::new().await;
+    let mut reader = world.reader("inbox/x").await;
+    let mut writing = Vec::new();
+    for id in 1..=WRITERS {
+        let mut writer = world.writer("inbox/x").await;
+        writing.push(tokio::spawn(async move {
+            for record in 0..RECORDS {
+                // Length, writer, and the writer's byte for the rest.
+                let length = 3 + (record * 1_237 + usize::from(id) * 91) % 4_094;
+                let mut bytes = vec![id; length];
+                bytes[..2].copy_from_slice(&(length as u16).to_be_bytes());
+                writer.write_all(&bytes).await.unwrap();
+            }
+            writer.finish().await.unwrap();
+        }));
+    }
+    let mut counts = [0; WRITERS as usize + 1];
+    let mut head = [0; 3];
+    loop {
+        match reader.read_exact(&mut head).await {
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "{error}");
+                break;
+            }
+            Ok(_) => {
+                let mut rest = vec![0; usize::from(u16::from_be_bytes([head[0], head[1]])) - 3];
+                reader.read_exact(&mut rest).await.unwrap();
+                assert!(rest.iter().all(|byte| *byte == head[2]), "torn: {head:?}");
+                counts[usize::from(head[2])] += 1;
+            }
+        }
+    }
+    for writing in writing {
+        writing.await.unwrap();
+    }
+    assert_eq!(counts, [0, RECORDS, RECORDS, RECORDS, RECORDS]);
+}
+
+#[tokio::test]
+async fn what_a_reader_leaves_behind_goes_to_another() {
+    let world = World::new().await;
+    let mut writer = world.writer("inbox/x").await;
+    let mut first = world.reader("inbox/x").await;
+    writer.write_all(b"abcdef").await.unwrap();
+    assert_eq!(&first.read_chunk(6).await.unwrap().unwrap()[..], b"abcdef");
+    first.consume(2);
+    let mut second = world.reader("inbox/x").await;
+    second.joined().await.unwrap();
+
+    first.close(Cause::ReaderClosed);
+
+    writer.close();
+    let mut rest = String::new();
+    second.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "cdef");
+    writer.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_does_not_break_writers_while_others_read() {
+    let world = World::new().await;
+    let mut writer = world.writer("inbox/x").await;
+    let (first, mut second) = (world.reader("inbox/x").await, world.reader("inbox/x").await);
+    first.joined().await.unwrap();
+    second.joined().await.unwrap();
+    first.close(Cause::ReaderClosed);
+    writer.write_all(b"content").await.unwrap();
+    writer.close();
+
+    let mut got = String::new();
+    second.read_to_string(&mut got).await.unwrap();
+
+    assert_eq!(got, "content");
+    writer.finish().await.unwrap();
 }
 
 #[tokio::test]
@@ -185,12 +318,14 @@ async fn a_name_that_left_its_only_side_is_free_again() {
     let watch = reader.watch();
     drop(reader);
     let _ = watch.over().await;
+    // Nobody is there for one who does not want to wait.
     loop {
-        let reader = world.reader("inbox/x").await;
-        match reader.accepted().await {
-            Ok(()) => break,
-            // The node has not looked at the first one's end yet.
-            Err(error) => assert_eq!(error, PipeError::Refused { cause: Cause::Taken }),
+        let options = OpenOptions { no_wait: true };
+        let writer = world.alice.open_writer(target("inbox/x"), options).await.unwrap();
+        // It may be joined while the node has not looked at the reader's end yet.
+        if let Err(error) = writer.joined().await {
+            assert_eq!(error, PipeError::Refused { cause: Cause::NoPartner });
+            break;
         }
     }
 }

@@ -20,6 +20,7 @@
 
 mod access;
 pub mod blocking;
+mod chunks;
 mod clock;
 mod error;
 pub mod identity;
@@ -39,7 +40,7 @@ pub use node::{
     CloseReport, ConnectionStatus, DialError, Ends, Node, NodeOptions, Notice, NoticeKind, Offer,
     Peer, SessionStatus, StartError, interface_addresses,
 };
-pub use pipe::{PipeReader, PipeWriter, Pumping, ReaderWatch, WriterWatch};
+pub use pipe::{PipeReader, PipeWriter, Pumping, ReaderWatch, WHOLE_BYTES_MAX, WriterWatch};
 pub use session::{IncomingOpen, OpenError, OpenOptions, Session, SessionEnd};
 
 pub use qpipe_proto::contact::Patience;

@@ -46,13 +46,19 @@ impl Replay {
         self.end += bytes.len() as u64;
     }
 
+    /// The offset behind what was written.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
     /// Whether there are bytes from `offset` on.
     #[cfg(test)]
     pub(crate) fn has(&self, offset: u64) -> bool {
         offset < self.end
     }
 
-    /// Up to `max` bytes from `offset` on, which is not below what was trimmed.
+    /// Up to `max` bytes from `offset` on, which is not below what was trimmed. They end with a piece if
+    /// one ends there: small writes are not cut in two.
     pub(crate) fn read(&mut self, offset: u64, max: usize) -> Vec<Bytes> {
         if self.pieces.back().is_none_or(|last| last.end() <= offset) {
             self.seal();
@@ -61,10 +67,11 @@ impl Replay {
         let (mut at, mut left) = (offset, max);
         let mut out = Vec::new();
         for piece in self.pieces.range(first..) {
-            if left == 0 || at < piece.start {
+            let skip = at.saturating_sub(piece.start) as usize;
+            let fits = piece.bytes.len() - skip <= left;
+            if at < piece.start || !(fits || out.is_empty()) {
                 break;
             }
-            let skip = (at - piece.start) as usize;
             let length = left.min(piece.bytes.len() - skip);
             out.push(piece.bytes.slice(skip..skip + length));
             at += length as u64;

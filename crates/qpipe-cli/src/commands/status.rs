@@ -42,9 +42,10 @@ pub(crate) async fn list(args: ListArgs) -> anyhow::Result<Exit> {
     }
     for name in &status.names {
         let kind = if name.duplex { " (duplex)" } else { "" };
+        let state = if name.open { "open" } else { "waiting" };
         say::answer(format_args!(
-            "{}{kind}: {} joined, {} writers and {} readers waiting",
-            name.name, name.joined, name.writers_waiting, name.readers_waiting
+            "{}{kind}: {state}, {} writing, {} reading",
+            name.name, name.writers, name.readers
         ))?;
     }
     Ok(Exit::Success)

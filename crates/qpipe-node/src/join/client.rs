@@ -1,6 +1,7 @@
 //! A program of this host that handed over its descriptors and waits for the end.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qpipe::Cause;
 use tokio::sync::watch;
@@ -16,8 +17,10 @@ pub(crate) struct Client {
     /// It holds both ends: what comes back tells it more than a broken pipe would.
     is_duplex: bool,
     /// Bytes that came from it and that went to it.
-    pub(crate) sent: AtomicU64,
-    pub(crate) received: AtomicU64,
+    pub(crate) sent: Arc<AtomicU64>,
+    received: AtomicU64,
+    /// Who counts what goes to it, while that is done together.
+    counter: Mutex<Option<Arc<AtomicU64>>>,
 }
 
 /// What it said so far.
@@ -37,8 +40,9 @@ impl Client {
             events,
             is_duplex,
             said: watch::Sender::new(Said::default()),
-            sent: AtomicU64::new(0),
+            sent: Arc::default(),
             received: AtomicU64::new(0),
+            counter: Mutex::default(),
         }
     }
 
@@ -161,12 +165,38 @@ impl Client {
     /// wrote, and the program is to go on with what it reads: the kernel, too, would tell it at its
     /// next write only, which never comes.
     pub(crate) fn lost_nothing(&self, consumed: u64, source: &Source) -> bool {
-        let is_all = consumed == self.sent.load(Ordering::Relaxed) && source.is_drained();
+        let is_all = consumed == self.sent() && source.is_drained();
         self.is_duplex && is_all
+    }
+
+    /// Bytes that came from it.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that went to it.
+    pub(crate) fn received(&self) -> u64 {
+        let together = self.counter().as_ref().map_or(0, |sent| sent.load(Ordering::Relaxed));
+        self.received.load(Ordering::Relaxed) + together
+    }
+
+    /// From now on it gets what `writer` sends, which was counted there from its first byte on.
+    pub(crate) fn receive_with(&self, writer: &Client) {
+        *self.counter() = Some(writer.sent.clone());
+    }
+
+    /// From now on what goes to it is counted apart.
+    pub(crate) fn receive_apart(&self) {
+        let together = self.counter().take();
+        self.count_received(together.map_or(0, |sent| sent.load(Ordering::Relaxed)));
     }
 
     /// Bytes that moved, both ways.
     pub(crate) fn moved(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
+        self.sent() + self.received()
+    }
+
+    fn counter(&self) -> MutexGuard<'_, Option<Arc<AtomicU64>>> {
+        self.counter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

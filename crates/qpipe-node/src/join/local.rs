@@ -11,7 +11,7 @@ use crate::fd::{self, Sink, Source, Unspliced};
 use crate::local::{Outcome, Stop};
 
 /// What is carried at once, in bytes: more than a kernel pipe usually holds.
-const PIECE_BYTES_MAX: usize = 256 * 1024;
+pub(super) const PIECE_BYTES_MAX: usize = 256 * 1024;
 
 /// Sends what a program writes to a peer, until the pipe is over.
 ///
@@ -70,7 +70,7 @@ pub(super) async fn feed(
 
 /// What a program that is gone had written before: one look into the kernel's pipe, since others may
 /// hold the write end as well and go on.
-async fn last_words(source: &mut Source) -> Option<Bytes> {
+pub(super) async fn last_words(source: &mut Source) -> Option<Bytes> {
     let bytes = usize::try_from(source.ready_bytes()).unwrap_or(0).min(PIECE_BYTES_MAX);
     if bytes == 0 {
         return None;
@@ -144,14 +144,23 @@ fn stop(reader: PipeReader, cause: Cause) -> Stop {
     Stop::from(PipeError::Aborted { cause, delivered })
 }
 
-/// Moves bytes from one program of this host to another inside the kernel.
-pub(super) async fn splice(
+/// How splicing ended.
+pub(crate) enum Spliced {
+    Ended(Ending),
+    /// Somebody else has come: what comes next, and where what came before went.
+    Third(Box<(Source, Sink)>),
+}
+
+/// Moves bytes from one program of this host to another inside the kernel, until `third`.
+pub(crate) async fn splice(
     mut source: Source,
     writer: &Client,
     mut sink: Sink,
     reader: &Client,
-) -> Ending {
-    let moved = &writer.sent;
+    third: impl Future<Output = ()>,
+) -> Spliced {
+    let moved = &*writer.sent;
+    reader.receive_with(writer);
     let over = tokio::select! {
         biased;
         cause = reader.left() => Over::Reader(cause, Stop::from(PipeError::Aborted {
@@ -159,6 +168,7 @@ pub(super) async fn splice(
             delivered: moved.load(Ordering::Relaxed),
         })),
         cause = writer.left() => Over::Writer(cause, None),
+        () = third => Over::Third,
         spliced = fd::splice(&mut source, &mut sink, moved) => match spliced {
             Ok(()) => Over::Eof,
             Err(Unspliced::Input(error)) => Over::Writer(Cause::Io, Some(input_failed(&error))),
@@ -167,6 +177,23 @@ pub(super) async fn splice(
             }
         },
     };
+    if let Over::Third = over {
+        // An error comes again.
+        let _ = fd::settle(&mut source, &mut sink, moved).await;
+        reader.receive_apart();
+        return Spliced::Third(Box::new((source, sink)));
+    }
+    Spliced::Ended(ended(source, writer, sink, reader, over).await)
+}
+
+async fn ended(
+    mut source: Source,
+    writer: &Client,
+    mut sink: Sink,
+    reader: &Client,
+    over: Over,
+) -> Ending {
+    let moved = &*writer.sent;
     // What was taken and not yet given goes first.
     let settled =
         tokio::time::timeout(Duration::ZERO, fd::settle(&mut source, &mut sink, moved)).await;
@@ -187,11 +214,11 @@ pub(super) async fn splice(
         over => over,
     };
     drop(sink);
+    reader.receive_apart();
     let bytes = moved.load(Ordering::Relaxed);
-    reader.count_received(bytes);
     let outcome = |stopped| Outcome { bytes, stopped };
     match over {
-        Over::Eof => Ending { written: outcome(None), read: outcome(None) },
+        Over::Eof | Over::Third => Ending { written: outcome(None), read: outcome(None) },
         Over::Reader(cause, stop) => {
             let broken = Stop::from(PipeError::Broken { cause, consumed: bytes });
             let is_fine = is_lossless && cause == Cause::ReaderClosed;
@@ -207,6 +234,8 @@ pub(super) async fn splice(
 
 enum Over {
     Eof,
+    /// Not at all: somebody else has come.
+    Third,
     /// The reader's side ended it; what its program is told.
     Reader(Cause, Stop),
     /// The writer's side ended it; what its program is told, if not that.

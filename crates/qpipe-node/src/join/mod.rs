@@ -6,18 +6,21 @@
 //! leaves breaks the writer.
 
 mod client;
+mod exchange;
+mod hub;
 mod local;
-mod relay;
 
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use qpipe::{Cause, Ends, PipeError, PipeReader, PipeWriter};
 use rustix::io::Errno;
 
 pub(crate) use client::Client;
+pub(crate) use hub::Hub;
+pub(crate) use local::{Spliced, splice};
 
 use crate::fd::{Sink, Source};
 use crate::local::{Event, Outcome, Stop};
@@ -63,8 +66,14 @@ impl Leg {
         Leg { from, to, client: None }
     }
 
+    /// The leg of a program of this host.
+    pub(crate) fn of_program(from: Option<Source>, to: Option<Sink>, client: Arc<Client>) -> Leg {
+        let (from, to) = (from.map(From::Local), to.map(To::Local));
+        Leg { from, to, client: Some(client) }
+    }
+
     /// Tells its holder that a partner is there.
-    fn tell_joined(&self) {
+    pub(crate) fn tell_joined(&self) {
         if let Some(From::Peer(reader)) = &self.from {
             reader.join();
         }
@@ -134,8 +143,42 @@ pub(crate) async fn carry_both(one: Leg, other: Leg) {
     }
 }
 
+/// Begins to carry what one leg's holder writes to the readers at a hub, or to it what is written there;
+/// what this gives is done when that has had its end, and its program was told.
+pub(crate) fn carry_at(hub: &Arc<Hub>, leg: Leg) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let hub = hub.clone();
+    match (leg.from, leg.to, leg.client) {
+        (Some(From::Peer(from)), ..) => {
+            let number = hub.add_writer();
+            Box::pin(async move { hub.write_from_peer(number, from).await })
+        }
+        (Some(From::Local(from)), _, Some(client)) => {
+            let number = hub.add_writer();
+            Box::pin(async move {
+                client.knows().await;
+                let sent = hub.write_from_program(number, from, &client).await;
+                client.tell(Event::Ended { sent: Some(sent), received: None });
+            })
+        }
+        (_, Some(To::Peer(to)), _) => {
+            let number = hub.add_reader();
+            Box::pin(async move { hub.read_to_peer(number, to).await })
+        }
+        (_, Some(To::Local(to)), Some(client)) => {
+            let number = hub.add_reader();
+            Box::pin(async move {
+                client.knows().await;
+                let received = hub.read_to_program(number, to, &client).await;
+                client.tell(Event::Ended { sent: None, received: Some(received) });
+            })
+        }
+        // Descriptors come from programs, and a leg without ends has no holder.
+        _ => Box::pin(std::future::ready(())),
+    }
+}
+
 fn split(ending: Option<Ending>) -> (Option<Outcome>, Option<Outcome>) {
-    ending.map(|ending| (ending.written, ending.read)).unzip()
+    ending.map(Ending::both).unzip()
 }
 
 /// Carries one direction until it is over.
@@ -147,19 +190,21 @@ async fn carry(
 ) -> Option<Ending> {
     match (from?, writer, to?, reader) {
         (From::Peer(from), _, To::Peer(to), _) => {
-            relay::relay(from, to).await;
+            hub::relay(from, to).await;
             None
         }
         (From::Local(from), Some(writer), To::Peer(to), _) => {
             let stopped = local::feed(from, writer, to).await;
-            Some(Ending::of(stopped, writer.sent.load(Ordering::Relaxed)))
+            Some(Ending::of(stopped, writer.sent()))
         }
         (From::Peer(from), _, To::Local(to), Some(reader)) => {
             let stopped = local::drain(from, to, reader).await;
-            Some(Ending::of(stopped, reader.received.load(Ordering::Relaxed)))
+            Some(Ending::of(stopped, reader.received()))
         }
         (From::Local(from), Some(writer), To::Local(to), Some(reader)) => {
-            Some(local::splice(from, writer, to, reader).await)
+            // Nobody else comes to a pipe between two.
+            let spliced = splice(from, writer, to, reader, std::future::pending()).await;
+            if let Spliced::Ended(ending) = spliced { Some(ending) } else { None }
         }
         // Descriptors come from programs.
         (From::Local(_), None, ..) | (_, _, To::Local(_), None) => None,
@@ -167,6 +212,11 @@ async fn carry(
 }
 
 impl Ending {
+    /// What the writer's program is told, and the reader's.
+    pub(crate) fn both(self) -> (Outcome, Outcome) {
+        (self.written, self.read)
+    }
+
     /// The same for both.
     fn of(stopped: Result<(), Stop>, bytes: u64) -> Ending {
         let outcome = Outcome { bytes, stopped: stopped.err() };

@@ -1,7 +1,6 @@
 //! What a node tells of itself: `qpipe status`.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use qpipe::{End, SessionStatus};
@@ -116,12 +115,12 @@ pub struct Name {
     pub name: String,
     /// Whether it is opened in both directions at once.
     pub duplex: bool,
-    /// How many writers and readers are joined.
-    pub joined: usize,
-    /// Writers that wait for a reader.
-    pub writers_waiting: usize,
-    /// Readers that wait for a writer.
-    pub readers_waiting: usize,
+    /// Whether bytes can move: a writer and a reader are there.
+    pub open: bool,
+    /// Writers that are there.
+    pub writers: usize,
+    /// Readers that are there.
+    pub readers: usize,
 }
 
 pub(super) fn of(shared: &SharedNode) -> NodeStatus {
@@ -193,8 +192,8 @@ impl Pipe {
             pid: open.pid,
             state: state.to_owned(),
             age: open.since.elapsed().as_secs_f64(),
-            sent: open.client.sent.load(Ordering::Relaxed),
-            received: open.client.received.load(Ordering::Relaxed),
+            sent: open.client.sent(),
+            received: open.client.received(),
             rate: open.rate(),
         }
     }
@@ -205,9 +204,9 @@ impl From<NameStatus> for Name {
         Name {
             name: status.name.to_string(),
             duplex: status.is_duplex,
-            joined: status.joined,
-            writers_waiting: status.writers_waiting,
-            readers_waiting: status.readers_waiting,
+            open: status.joined > 0,
+            writers: status.writers,
+            readers: status.readers,
         }
     }
 }

@@ -84,6 +84,11 @@ enum State {
 }
 
 impl FrameReader {
+    /// Whether the content so far ends with a chunk.
+    pub fn is_between_chunks(&self) -> bool {
+        self.state == State::ChunkLength && self.partial.is_empty()
+    }
+
     /// The next frame at the front of `input`; `None` when more input is needed.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use qpipe_proto::session::StreamVerdict;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::state::{State, Wakers};
+use crate::chunks::ChunkEnds;
 use crate::queue::ByteQueue;
 
 /// A read end's bytes.
@@ -16,6 +17,8 @@ use crate::queue::ByteQueue;
 pub(crate) struct ReaderSide {
     /// Received in order, not yet handed to the program.
     pub(crate) queue: ByteQueue,
+    /// Where the chunks in it end.
+    pub(crate) ends: ChunkEnds,
     /// Of all that was received.
     pub(super) hash: Xxh3,
     /// Bytes received, without a gap.
@@ -26,6 +29,29 @@ pub(crate) struct ReaderSide {
     pub(super) carrier: Option<Waker>,
     /// Whether a program has the end, or an open of it is being judged.
     pub(super) is_held: bool,
+}
+
+/// Content as it came on a stream.
+#[derive(Default)]
+pub(super) struct Content {
+    pub(super) pieces: Vec<Bytes>,
+    pub(super) bytes: u64,
+    /// Where chunks end in it: no more than one for each piece.
+    ends: Vec<u64>,
+}
+
+impl Content {
+    pub(super) fn with_capacity(pieces: usize) -> Content {
+        Content { pieces: Vec::with_capacity(pieces), ..Content::default() }
+    }
+
+    pub(super) fn push(&mut self, piece: Bytes, ends_chunk: bool) {
+        self.bytes += piece.len() as u64;
+        self.pieces.push(piece);
+        if ends_chunk {
+            self.ends.push(self.bytes);
+        }
+    }
 }
 
 impl State {
@@ -45,18 +71,17 @@ impl State {
     }
 
     /// Takes in content of a pipe that came on the stream `attempt`, from the offset `from` on.
-    pub(crate) fn deliver(
+    pub(super) fn deliver(
         &mut self,
         id: PipeId,
         attempt: Attempt,
         from: u64,
-        pieces: Vec<Bytes>,
+        content: Content,
     ) -> StreamVerdict {
-        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let taken = self.session.received(id, attempt, from + bytes);
+        let taken = self.session.received(id, attempt, from + content.bytes);
         let Some(side) = self.readers.get_mut(&id) else { return StreamVerdict::Broken };
         let mut at = from;
-        for mut piece in pieces {
+        for mut piece in content.pieces {
             let end = at + piece.len() as u64;
             let first = side.received.clamp(at, end);
             let last = taken.received.clamp(first, end);
@@ -69,6 +94,9 @@ impl State {
             }
             at = end;
         }
+        // Behind what is held no chunk has ended yet.
+        let ends = content.ends.iter().map(|end| from + end);
+        ends.filter(|end| *end <= side.received).for_each(|end| side.ends.push(end));
         taken.verdict
     }
 

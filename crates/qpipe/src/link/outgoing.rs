@@ -57,6 +57,12 @@ impl State {
         }
     }
 
+    /// Whether the reader has consumed everything that was written.
+    pub(crate) fn is_all_consumed(&self, id: PipeId) -> bool {
+        let consumed = self.session.facts(id).map_or(0, |facts| facts.consumed_at_least());
+        self.writers.get(&id).is_none_or(|side| side.replay.end() <= consumed)
+    }
+
     /// Whether a task that carries the bytes is to be started now.
     pub(crate) fn starts_carrier(&mut self, id: PipeId) -> bool {
         let is_due = self.wire.is_some() && self.session.wants_stream(id);

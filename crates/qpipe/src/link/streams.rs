@@ -15,6 +15,7 @@ use qpipe_proto::wire::{
 use quinn::{RecvStream, SendStream, WriteError};
 
 use super::assembler::{Assembled, Assembler, ReadFailure};
+use super::incoming::Content;
 use super::outgoing::Outgoing;
 use super::{Link, Wire, codes};
 use crate::clock;
@@ -236,13 +237,15 @@ impl Incoming {
 
     /// Takes bytes of the stream apart, and hands content and trailer on.
     fn take(&mut self, pieces: Vec<Bytes>) -> Result<(), Stop> {
-        let mut content = Vec::with_capacity(pieces.len());
+        let mut content = Content::with_capacity(pieces.len());
         let mut trailer = None;
         for mut piece in pieces {
             loop {
                 match self.frames.next(&mut piece) {
                     Ok(None) => break,
-                    Ok(Some(Frame::Content(length))) => content.push(piece.split_to(length)),
+                    Ok(Some(Frame::Content(length))) => {
+                        content.push(piece.split_to(length), self.frames.is_between_chunks());
+                    }
                     Ok(Some(Frame::Header(header))) => self.begin(&header)?,
                     Ok(Some(Frame::Trailer(end))) => trailer = Some(end),
                     Err(error) => {
@@ -285,13 +288,12 @@ impl Incoming {
         }
     }
 
-    fn hand_on(&mut self, content: Vec<Bytes>, trailer: Option<End>) -> Result<(), Stop> {
+    fn hand_on(&mut self, content: Content, trailer: Option<End>) -> Result<(), Stop> {
         let Some(Carried { id, attempt, position }) = self.pipe else { return Ok(()) };
-        let bytes: u64 = content.iter().map(|piece| piece.len() as u64).sum();
-        self.pipe = Some(Carried { id, attempt, position: position + bytes });
+        self.pipe = Some(Carried { id, attempt, position: position + content.bytes });
         let verdict = self.link.with(|state| {
             let mut verdict = StreamVerdict::Read;
-            if !content.is_empty() {
+            if content.bytes > 0 {
                 verdict = state.deliver(id, attempt, position, content);
             }
             if let (StreamVerdict::Read, Some(end)) = (verdict, trailer) {

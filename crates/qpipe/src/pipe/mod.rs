@@ -8,7 +8,7 @@ mod writer;
 pub use fd::Pumping;
 pub use reader::PipeReader;
 pub use watch::{ReaderWatch, WriterWatch};
-pub use writer::PipeWriter;
+pub use writer::{PipeWriter, WHOLE_BYTES_MAX};
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::{Opened, ReaderWatch, ending, opened, over, wait};
 use crate::clock;
 use crate::error::PipeError;
-use crate::link::Link;
+use crate::link::{Link, State};
 use crate::session::Session;
 
 /// The read end of a pipe.
@@ -31,11 +31,13 @@ pub struct PipeReader {
     taken: u64,
     consumed: u64,
     holds_eof: bool,
+    /// Whether what was taken are whole chunks.
+    is_whole: bool,
 }
 
 impl PipeReader {
     pub(crate) fn new(link: Arc<Link>, id: PipeId) -> PipeReader {
-        PipeReader { link, id, taken: 0, consumed: 0, holds_eof: false }
+        PipeReader { link, id, taken: 0, consumed: 0, holds_eof: false, is_whole: true }
     }
 
     /// The next bytes, at most `max`; `None` is EOF. They are not consumed by this: see
@@ -48,6 +50,24 @@ impl PipeReader {
     /// Cancel safe: bytes are either returned or still to be read.
     pub async fn read_chunk(&mut self, max: usize) -> io::Result<Option<Bytes>> {
         poll_fn(|cx| self.poll_chunk(cx, max)).await
+    }
+
+    /// As [`PipeReader::read_chunk`]; tells as well whether what was read so far are whole chunks as the
+    /// writer's node sent them, behind which no write of up to `PIPE_BUF` bytes goes on. `whole` begins
+    /// no other: it waits until a chunk is here to its end. For relays with several writers.
+    ///
+    /// # Errors
+    /// As [`PipeReader::read_chunk`].
+    ///
+    /// # Cancel safety
+    /// As [`PipeReader::read_chunk`].
+    pub async fn read_part(
+        &mut self,
+        max: usize,
+        whole: bool,
+    ) -> io::Result<Option<(Bytes, bool)>> {
+        let piece = poll_fn(|cx| self.poll_piece(cx, max, whole && self.is_whole)).await?;
+        Ok(piece.map(|piece| (piece, self.is_whole)))
     }
 
     /// Says that `bytes` more of those that [`PipeReader::read_chunk`] gave are consumed: handed to
@@ -162,8 +182,47 @@ impl PipeReader {
             && let Some(piece) = side.queue.pop(max.max(1))
         {
             self.taken += piece.len() as u64;
+            side.ends.forget(self.taken);
             return Poll::Ready(Ok(Some(piece)));
         }
+        self.poll_end(state, cx)
+    }
+
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+        whole: bool,
+    ) -> Poll<io::Result<Option<Bytes>>> {
+        let mut state = self.link.lock();
+        if let Some(side) = state.readers.get_mut(&self.id) {
+            let max = max.max(1) as u64;
+            let end = side.ends.next(self.taken, max);
+            // Beyond the last whole chunk nothing can come any more once the pipe is over.
+            let max = match end {
+                Some(end) => Some(max.min(end - self.taken)),
+                None if whole && ending(&state, self.id, false).is_none() => None,
+                None => Some(max),
+            };
+            let side = state.readers.get_mut(&self.id);
+            if let Some(max) = max
+                && let Some(piece) = side.and_then(|side| side.queue.pop(max as usize))
+            {
+                self.taken += piece.len() as u64;
+                self.is_whole = end.is_some_and(|end| end <= self.taken)
+                    || state.readers.get(&self.id).is_some_and(|side| side.ends.is_end(self.taken));
+                return Poll::Ready(Ok(Some(piece)));
+            }
+        }
+        self.poll_end(state, cx)
+    }
+
+    /// What comes behind the last byte.
+    fn poll_end(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<Option<Bytes>>> {
         match ending(&state, self.id, false) {
             Some(Ok(())) => {
                 drop(state);

@@ -19,6 +19,9 @@ use crate::error::PipeError;
 use crate::link::{Link, State, carry_out};
 use crate::session::Session;
 
+/// What [`PipeWriter::write_chunk`] does not cut without need, in bytes: what a kernel pipe holds.
+pub const WHOLE_BYTES_MAX: usize = 64 * 1024;
+
 /// The write end of a pipe.
 ///
 /// A write waits while the pipe is full. Once the reader is gone, writes fail with
@@ -40,7 +43,9 @@ impl PipeWriter {
         PipeWriter { link, id, written: 0 }
     }
 
-    /// Writes all of `chunk`, without a copy if it is large.
+    /// Writes all of `chunk`, without a copy if it is large. One of up to [`WHOLE_BYTES_MAX`] is sent
+    /// as one, unless the window is smaller: what a kernel pipe held is full of small writes, and no
+    /// other writer's bytes are to come between the parts of one.
     ///
     /// # Errors
     /// As a write to a pipe: [`io::ErrorKind::BrokenPipe`] when the reader is gone.
@@ -48,8 +53,9 @@ impl PipeWriter {
     /// # Cancel safety
     /// Not cancel safe: a part may have been written. [`PipeWriter::written`] tells how much.
     pub async fn write_chunk(&mut self, mut chunk: Bytes) -> io::Result<()> {
+        let whole = if chunk.len() <= WHOLE_BYTES_MAX { chunk.len() } else { 1 };
         while !chunk.is_empty() {
-            poll_fn(|cx| self.poll_write_chunk(cx, &mut chunk)).await?;
+            poll_fn(|cx| self.poll_write_chunk(cx, &mut chunk, whole)).await?;
         }
         Ok(())
     }
@@ -150,9 +156,10 @@ impl PipeWriter {
         &mut self,
         cx: &mut Context<'_>,
         chunk: &mut Bytes,
+        whole: usize,
     ) -> Poll<io::Result<()>> {
         let wanted = chunk.len();
-        let taken = self.poll_put(cx, wanted, |replay, hash, room| {
+        let taken = self.poll_put(cx, wanted, whole, |replay, hash, room| {
             let piece = chunk.split_to(room);
             hash.update(&piece);
             replay.push(piece);
@@ -164,6 +171,7 @@ impl PipeWriter {
         &mut self,
         cx: &mut Context<'_>,
         wanted: usize,
+        whole: usize,
         put: impl FnOnce(&mut crate::replay::Replay, &mut xxhash_rust::xxh3::Xxh3, usize),
     ) -> Poll<io::Result<usize>> {
         let wanted = wanted.min(CHUNK_BYTES_MAX as usize);
@@ -171,9 +179,14 @@ impl PipeWriter {
         let mut carrier = None;
         let taken = self.link.with(|state| {
             // Taken whole or not at all, so that another writer's bytes cannot come between.
-            let whole = if wanted as u64 <= PIPE_BUF { wanted } else { 1 };
             let room = state.session.room(self.id, wanted as u64) as usize;
-            if room < whole {
+            let least = match wanted {
+                wanted if wanted as u64 <= PIPE_BUF => wanted,
+                // A window that has room for it all when it is empty is waited for.
+                wanted if !state.is_all_consumed(self.id) => whole.min(wanted),
+                _ => 1,
+            };
+            if room < least {
                 if let Some(error) = closed_to_writes(state, self.id) {
                     return Err(Some(error));
                 }
@@ -224,7 +237,7 @@ impl AsyncWrite for PipeWriter {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.poll_put(cx, bytes.len(), |replay, hash, room| {
+        self.poll_put(cx, bytes.len(), 1, |replay, hash, room| {
             hash.update(&bytes[..room]);
             replay.push_slice(&bytes[..room]);
         })

@@ -7,6 +7,7 @@ use qpipe_proto::wire::StreamHeader;
 use qpipe_proto::{Budget, Secret, Side};
 
 use super::*;
+use crate::link::incoming::Content;
 
 #[test]
 fn content_of_a_group_that_is_never_complete_is_dropped_with_it() {
@@ -25,10 +26,9 @@ fn content_of_a_group_that_is_never_complete_is_dropped_with_it() {
     let attempt = Attempt { epoch, number: 0 };
     assert_eq!(state.session.stream_opened(&header, epoch, now), Ok(StreamVerdict::Read));
     state.expect_side(id);
-    assert_eq!(
-        state.deliver(id, attempt, 0, vec![Bytes::from(vec![7; 9_000])]),
-        StreamVerdict::Read
-    );
+    let mut content = Content::default();
+    content.push(Bytes::from(vec![7; 9_000]), true);
+    assert_eq!(state.deliver(id, attempt, 0, content), StreamVerdict::Read);
     assert!(state.settle().incoming.is_empty());
     assert_eq!(state.readers.len(), 1);
 
