@@ -70,6 +70,10 @@ impl Descriptor {
         let kind = FileType::from_raw_mode(stat.st_mode);
         match kind {
             FileType::Fifo | FileType::CharacterDevice => match reopen(&fd, &stat, flags) {
+                // A FIFO that is opened again does not tell that its writers have left before.
+                Ok(own) if side == Side::Read && is_hung_up(&fd)? && !is_hung_up(&own)? => {
+                    Self::with(fd, side, Way::Waited)
+                }
                 Ok(own) => Self::with(own, side, Way::Own),
                 Err(Errno::NXIO) if kind == FileType::Fifo && side == Side::Write => {
                     Err(io::ErrorKind::BrokenPipe.into())
@@ -153,7 +157,9 @@ impl Descriptor {
         }
     }
 
-    /// Waits until poll(2) says that it can be read or written, or never will be.
+    /// Waits until poll(2) says that it can be read or written, or never will be. Of a FIFO that nobody
+    /// had open for writing when it was opened, poll(2) does not say that it is at its end: first it is
+    /// to be read.
     ///
     /// # Errors
     /// As [`Self::attempt`].
@@ -165,14 +171,8 @@ impl Descriptor {
             Side::Read => PollFlags::IN,
             Side::Write => PollFlags::OUT,
         };
-        self.attempt(|fd| {
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&now))? {
-                0 => Err(Errno::AGAIN),
-                _ => Ok(()),
-            }
-        })
-        .await
+        self.attempt(|fd| if polled(fd, flags)?.is_empty() { Err(Errno::AGAIN) } else { Ok(()) })
+            .await
     }
 
     /// As [`Self::ready`]; at once for what epoll refuses.
@@ -224,6 +224,19 @@ impl Descriptor {
         self.watch = Some(AsyncFd::with_interest(self.shared(), self.interest())?);
         Ok(())
     }
+}
+
+/// What poll(2) says at once.
+fn polled(fd: BorrowedFd<'_>, flags: PollFlags) -> Result<PollFlags, Errno> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut polled = PollFd::from_borrowed_fd(fd, flags);
+    poll(std::slice::from_mut(&mut polled), Some(&now))?;
+    Ok(polled.revents())
+}
+
+/// Whether everybody on the other side has left.
+fn is_hung_up(fd: &OwnedFd) -> Result<bool, Errno> {
+    Ok(restarted(&mut || polled(fd.as_fd(), PollFlags::empty()))?.contains(PollFlags::HUP))
 }
 
 /// A description of our own of the same pipe or terminal.

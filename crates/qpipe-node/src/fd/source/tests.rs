@@ -70,6 +70,8 @@ async fn fifo_that_everybody_left_is_at_its_end() {
     let mut source = Source::take(reader.into()).unwrap();
 
     assert_eq!(drained(&mut source).await, b"last");
+    // Also who asks poll(2) does not wait for ever.
+    source.descriptor.ready().await.unwrap();
 }
 
 #[tokio::test]

@@ -48,10 +48,11 @@ pub(super) async fn splice(
     let mut refusals = 0;
     while refusals < REFUSALS_MAX {
         consume_budget().await;
+        // Asked before poll(2): a FIFO that had no writer when it was opened is at its end, and only
+        // a step says so.
         let step = if both_pipes {
             restarted(&mut step_of(source, sink))
         } else {
-            wait(source, sink).await?;
             pooled_step(source, sink).await.map_err(Unspliced::Output)?
         };
         match step {
@@ -61,8 +62,12 @@ pub(super) async fn splice(
                 refusals = 0;
             }
             Err(Errno::AGAIN) => {
+                // A full sink hides that the source is at its end: it is asked again with room.
+                if refusals > 0 || !both_pipes {
+                    wait_for(source, sink).await?;
+                }
                 refusals += 1;
-                wait(source, sink).await?;
+                sink.descriptor.ready_unless_pooled().await.map_err(Unspliced::Output)?;
             }
             // O_APPEND, or a file system that cannot.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => return Ok(()),
@@ -79,13 +84,12 @@ fn may_splice(input: &Descriptor, output: &Descriptor) -> bool {
     input.is_pipe() && (output.is_pipe() || output.way() == Way::Pooled)
 }
 
-/// Waits until both ends are ready, or one of them is at its end.
-async fn wait(source: &mut Source, sink: &mut Sink) -> Result<(), Unspliced> {
+/// Waits until there is something to read, or never will be.
+async fn wait_for(source: &mut Source, sink: &Sink) -> Result<(), Unspliced> {
     tokio::select! {
-        ready = source.descriptor.ready_unless_pooled() => ready.map_err(Unspliced::Input)?,
-        () = sink.broken() => return Err(Unspliced::broken()),
+        ready = source.descriptor.ready() => ready.map_err(Unspliced::Input),
+        () = sink.broken() => Err(Unspliced::broken()),
     }
-    sink.descriptor.ready_unless_pooled().await.map_err(Unspliced::Output)
 }
 
 fn step_of(

@@ -8,8 +8,10 @@ use std::{
     sync::atomic::AtomicU64,
 };
 
+use rustix::{fs::OFlags, pipe::fcntl_setpipe_size};
+
 use crate::fd::test_files::{
-    Fifo, content, file, pipe, polled, reading, waited_sink, waited_source, writing,
+    Fifo, content, file, fill, pipe, polled, reading, waited_sink, waited_source, writing,
 };
 use crate::fd::{Sink, Source, Unspliced, settle, splice};
 
@@ -96,6 +98,38 @@ async fn pipe_to_file_that_is_appended_to() {
 
     writer.join().unwrap();
     assert!(std::fs::read(path).unwrap().get(6..).unwrap() == content(1 << 20));
+}
+
+#[tokio::test]
+async fn fifo_that_nobody_writes_any_more_to_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = Fifo::new();
+    let (left, mut writer) = fifo.open();
+    writer.write_all(b"last").unwrap();
+    drop(writer);
+    let unwritten = fifo.file(OFlags::RDONLY | OFlags::NONBLOCK);
+
+    for (input, bytes) in [(left, &b"last"[..]), (unwritten, b"")] {
+        let (out, path) = output(&dir, OpenOptions::new().write(true).truncate(true));
+        assert_eq!(spliced(source(input), sink(out)).await, bytes.len() as u64);
+        assert_eq!(std::fs::read(path).unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn full_pipe_hides_no_end() {
+    let input = Fifo::new().file(OFlags::RDONLY | OFlags::NONBLOCK);
+    let (mut reader, mut out) = pipe();
+    // So large that it is not made larger.
+    fcntl_setpipe_size(&out, 1 << 20).unwrap();
+    let room = fill(&mut out, &reader);
+    let (mut source, mut sink, moved) = (source(input), sink(out), AtomicU64::new(0));
+    let mut splicing = pin!(splice(&mut source, &mut sink, &moved));
+    assert!(polled(splicing.as_mut()).is_none());
+
+    reader.read_exact(&mut vec![0; room]).unwrap();
+
+    splicing.await.unwrap();
 }
 
 #[tokio::test]
