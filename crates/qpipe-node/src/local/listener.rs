@@ -276,13 +276,20 @@ struct SocketFile {
 }
 
 impl SocketFile {
+    /// Makes the links to a socket that was just bound; to be called with its lock held. Where they
+    /// cannot be made, the socket's file goes, too.
     fn of(path: PathBuf, links: Vec<PathBuf>) -> io::Result<SocketFile> {
-        let identity = identity(&path)?;
-        let file = SocketFile { path, identity, links };
-        for link in &file.links {
-            symlink(&file.path, link)?;
+        let made = identity(&path).and_then(|identity| {
+            links.iter().try_for_each(|link| symlink(&path, link)).map(|()| identity)
+        });
+        match made {
+            Ok(identity) => Ok(SocketFile { path, identity, links }),
+            // Not by dropping a `SocketFile`, which takes the lock.
+            Err(error) => {
+                remove(&path, &links);
+                Err(error)
+            }
         }
-        Ok(file)
     }
 
     fn is_ours(&self) -> bool {
@@ -295,13 +302,18 @@ impl Drop for SocketFile {
         // Whoever listens next has it while it looks and binds.
         let _gate = disk::lock_for(&self.path);
         if self.is_ours() {
-            // A file that stays is in nobody's way: connecting to it tells that it is stale.
-            let _ = fs::remove_file(&self.path);
-            for link in &self.links {
-                if fs::read_link(link).is_ok_and(|target| target == self.path) {
-                    let _ = fs::remove_file(link);
-                }
-            }
+            remove(&self.path, &self.links);
+        }
+    }
+}
+
+/// Removes a socket's file, and what links to it. What stays is in nobody's way: connecting to it
+/// tells that it is stale.
+fn remove(path: &Path, links: &[PathBuf]) {
+    let _ = fs::remove_file(path);
+    for link in links {
+        if fs::read_link(link).is_ok_and(|target| target == path) {
+            let _ = fs::remove_file(link);
         }
     }
 }

@@ -295,3 +295,18 @@ async fn program_waits_while_too_many_others_wait_to_be_accepted() {
     assert!(connected.unwrap().is_some());
     assert!(!others.is_empty());
 }
+
+#[tokio::test]
+async fn link_that_cannot_be_made_fails_the_bind_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let links = ["link", "missing/link"].map(|link| dir.path().join(link));
+    let _socket = StdListener::bind(&path).unwrap();
+    let _gate = disk::lock_for(&path).unwrap();
+
+    let error = SocketFile::of(path.clone(), links.to_vec()).unwrap_err();
+
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    assert!(!path.exists());
+    assert!(fs::symlink_metadata(&links[0]).is_err());
+}
