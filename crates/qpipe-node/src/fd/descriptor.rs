@@ -76,7 +76,7 @@ impl Descriptor {
                 }
                 Ok(own) => Self::with(own, side, Way::Own),
                 Err(Errno::NXIO) if kind == FileType::Fifo && side == Side::Write => {
-                    Err(io::ErrorKind::BrokenPipe.into())
+                    Err(Errno::PIPE.into())
                 }
                 Err(_) => Self::with(fd, side, Way::Waited),
             },

@@ -1,5 +1,6 @@
 //! What a program of this host opens.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub(super) async fn open(
 ) -> Result<(), LocalError> {
     let (source, sink) = match take_over(ask.end, descriptors) {
         Ok(taken) => taken,
-        Err(text) => return stream.send(&Event::Failed { text }).await,
+        Err(told) => return stream.send(&told).await,
     };
     let (events, words) = stream.into_parts();
     let client = Arc::new(Client::new(events, ask.end == End::Duplex));
@@ -69,30 +70,39 @@ pub(super) async fn open(
 }
 
 /// The descriptors that a program handed over, for the ends that it asks for.
-fn take_over(
-    end: End,
-    descriptors: Vec<OwnedFd>,
-) -> Result<(Option<Source>, Option<Sink>), String> {
+///
+/// # Errors
+/// What the program is told: of an output that nobody reads any more the same as if it broke later.
+fn take_over(end: End, descriptors: Vec<OwnedFd>) -> Result<(Option<Source>, Option<Sink>), Event> {
+    let failed = |text| Event::Failed { text };
     let mut descriptors = descriptors.into_iter();
-    let mut next = || descriptors.next().ok_or_else(|| "a descriptor is missing".to_owned());
+    let mut next =
+        || descriptors.next().ok_or_else(|| failed("a descriptor is missing".to_owned()));
     let source = match end {
         End::Write | End::Duplex => {
             let taken = Source::take(next()?);
-            Some(taken.map_err(|error| format!("standard input cannot be read: {error}"))?)
+            let why = |error| failed(format!("standard input cannot be read: {error}"));
+            Some(taken.map_err(why)?)
         }
         End::Read => None,
     };
     let sink = match end {
-        End::Read | End::Duplex => {
-            let taken = Sink::take(next()?);
-            Some(taken.map_err(|error| format!("standard output cannot be written: {error}"))?)
-        }
+        End::Read | End::Duplex => Some(Sink::take(next()?).map_err(output_refused)?),
         End::Write => None,
     };
     match descriptors.next() {
         None => Ok((source, sink)),
-        Some(_) => Err("a descriptor too many".to_owned()),
+        Some(_) => Err(failed("a descriptor too many".to_owned())),
     }
+}
+
+fn output_refused(error: io::Error) -> Event {
+    let text = error.to_string();
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        return Event::Failed { text: format!("standard output cannot be written: {text}") };
+    }
+    let stopped = Some(Stop::Output { errno: error.raw_os_error(), text });
+    Event::Ended { sent: None, received: Some(Outcome { bytes: 0, stopped }) }
 }
 
 /// Hears what the program says until its socket is closed.
@@ -309,6 +319,46 @@ pub(super) fn ending(end: End, stop: Stop) -> Event {
         End::Duplex => {
             let received = Some(Outcome { bytes: 0, stopped: None });
             Event::Ended { sent: stopped, received }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn output_that_nobody_reads_any_more_is_told_as_one_that_breaks_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        let reader = open(&path, OFlags::RDWR, Mode::empty()).unwrap();
+        let output = open(&path, OFlags::WRONLY, Mode::empty()).unwrap();
+        drop(reader);
+
+        let told = take_over(End::Read, vec![output]).unwrap_err();
+
+        let Event::Ended { sent: None, received: Some(outcome) } = told else {
+            panic!("{told:?}");
+        };
+        let Some(Stop::Output { errno, .. }) = outcome.stopped else { panic!("{outcome:?}") };
+        assert_eq!(errno, Some(Errno::PIPE.raw_os_error()));
+    }
+
+    #[tokio::test]
+    async fn descriptors_have_to_fit_what_is_asked_for() {
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let cases = [
+            (End::Write, vec![], "missing"),
+            (End::Write, vec![null(), null()], "too many"),
+            (End::Read, vec![null()], "cannot be written"),
+        ];
+        for (end, descriptors, why) in cases {
+            let told = take_over(end, descriptors).unwrap_err();
+            assert!(matches!(&told, Event::Failed { text } if text.contains(why)), "{told:?}");
         }
     }
 }
