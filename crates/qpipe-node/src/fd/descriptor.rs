@@ -15,7 +15,7 @@ use rustix::{
 };
 use tokio::io::{Interest, Ready, unix::AsyncFd};
 
-use super::pooled::restarted;
+use super::{pooled::restarted, taken::Taken};
 
 /// Terminals of this major number stand for another one, or make a new one, when opened:
 /// /dev/tty, /dev/console, /dev/ptmx.
@@ -45,8 +45,8 @@ pub(super) enum Way {
 #[derive(Debug)]
 pub(super) struct Descriptor {
     /// `None` for what epoll refuses. Dropped first: it has to leave epoll while it is open.
-    watch: Option<AsyncFd<Arc<OwnedFd>>>,
-    fd: Arc<OwnedFd>,
+    watch: Option<AsyncFd<Arc<Taken>>>,
+    fd: Arc<Taken>,
     side: Side,
     way: Way,
     is_pipe: bool,
@@ -95,7 +95,8 @@ impl Descriptor {
     /// Takes it over in a certain way, or pooled where epoll refuses it.
     pub(super) fn with(fd: OwnedFd, side: Side, way: Way) -> io::Result<Self> {
         let is_pipe = FileType::from_raw_mode(fstat(&fd)?.st_mode) == FileType::Fifo;
-        let mut taken = Self { watch: None, fd: Arc::new(fd), side, way, is_pipe };
+        let fd = Arc::new(Taken::new(fd, is_pipe));
+        let mut taken = Self { watch: None, fd, side, way, is_pipe };
         if way != Way::Pooled {
             match taken.rewatch() {
                 Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
@@ -116,8 +117,24 @@ impl Descriptor {
     }
 
     /// For a call in the blocking pool.
-    pub(super) fn shared(&self) -> Arc<OwnedFd> {
+    pub(super) fn shared(&self) -> Arc<Taken> {
         Arc::clone(&self.fd)
+    }
+
+    /// Closes it, and says how that went.
+    ///
+    /// # Errors
+    /// Those of [`Taken::close`]; nothing where a call in the blocking pool still uses it.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub(super) async fn close(self) -> io::Result<()> {
+        let Self { watch, fd, .. } = self;
+        drop(watch);
+        match Arc::into_inner(fd) {
+            Some(fd) => fd.close().await,
+            None => Ok(()),
+        }
     }
 
     /// The result of `op` as soon as it is not `EAGAIN`.
@@ -202,8 +219,14 @@ impl Descriptor {
     }
 
     #[cfg(test)]
-    pub(super) fn watch(&self) -> Option<&AsyncFd<Arc<OwnedFd>>> {
+    pub(super) fn watch(&self) -> Option<&AsyncFd<Arc<Taken>>> {
         self.watch.as_ref()
+    }
+
+    /// Only for what epoll refuses.
+    #[cfg(test)]
+    pub(super) fn close_with(&mut self, close: super::taken::Close) {
+        Arc::get_mut(&mut self.fd).unwrap().close_with(close);
     }
 
     fn interest(&self) -> Interest {
@@ -216,7 +239,7 @@ impl Descriptor {
     #[expect(
         deprecated,
         reason = "its successor is unsafe, which is forbidden here; what it is blamed for, a number \
-                  that changes or is closed meanwhile, cannot be: an Arc<OwnedFd> stays what it is"
+                  that changes or is closed meanwhile, cannot be: an Arc<Taken> stays what it is"
     )]
     fn rewatch(&mut self) -> io::Result<()> {
         // First out, then in again: epoll takes a descriptor once.

@@ -13,13 +13,15 @@
 //!
 //! The process must ignore SIGPIPE, as Rust programs do: write(2) and splice(2) have no flag
 //! against it. A call in the blocking pool holds the descriptor open until it returns, and also
-//! the runtime's shutdown; it is one at a time for each descriptor.
+//! the runtime's shutdown; it is one at a time for each descriptor. What is no pipe is closed there,
+//! too: close(2) of a file of another host writes what was not written yet.
 
 mod descriptor;
 mod pooled;
 mod sink;
 mod source;
 mod splice;
+mod taken;
 #[cfg(test)]
 mod test_files;
 

@@ -22,7 +22,7 @@ use super::{
 const POOLED_WRITE_BYTES_MAX: usize = 256 * 1024;
 
 /// A standard output that was taken over. Dropping it closes it, so that the program behind it sees
-/// EOF.
+/// EOF; [`Sink::finish`] says how that went.
 #[derive(Debug)]
 pub(crate) struct Sink {
     pub(super) descriptor: Descriptor,
@@ -87,6 +87,23 @@ impl Sink {
     /// Nothing is lost.
     pub(crate) async fn broken(&self) {
         self.descriptor.closed().await;
+    }
+
+    /// Closes it after the last byte, and says whether everything was written: a file of another host
+    /// may tell only now that there was no room. A reader that did not wait for this says nothing of
+    /// how it went.
+    ///
+    /// # Errors
+    /// What the system says to a write that a dropped future left behind, or to close(2).
+    ///
+    /// # Cancel safety
+    /// It is closed, but nobody hears of an error.
+    #[cfg_attr(not(test), expect(dead_code, reason = "join/local.rs does not call it yet"))]
+    pub(crate) async fn finish(mut self) -> io::Result<()> {
+        if let Some(written) = self.writing.finish().await {
+            written??;
+        }
+        self.descriptor.close().await
     }
 
     async fn write_pooled(&mut self, bytes: &Bytes, max: usize) -> io::Result<usize> {

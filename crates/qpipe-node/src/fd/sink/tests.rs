@@ -1,4 +1,11 @@
-use std::{fs::OpenOptions, io::Read, os::unix::net::UnixStream, pin::pin};
+use std::{
+    fs::OpenOptions,
+    io::Read,
+    os::unix::net::UnixStream,
+    pin::pin,
+    sync::{Mutex, mpsc},
+    thread::{self, ThreadId},
+};
 
 use rustix::{fs::OFlags, io::dup};
 
@@ -206,4 +213,54 @@ async fn terminal_shows_what_is_written() {
     let mut shown = [0; 5];
     far.read_exact(&mut shown).unwrap();
     assert_eq!(&shown, b"shown");
+}
+
+fn output(dir: &tempfile::TempDir) -> Sink {
+    let file = std::fs::File::create(dir.path().join("output")).unwrap();
+    Sink::take(file.into()).unwrap()
+}
+
+#[tokio::test]
+async fn file_that_turns_out_not_to_be_written_when_it_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = output(&dir);
+    write_all(&mut sink, b"kept".to_vec()).await;
+    sink.finish().await.unwrap();
+
+    let mut sink = output(&dir);
+    sink.descriptor.close_with(|_| Err(Errno::DQUOT));
+    write_all(&mut sink, b"lost".to_vec()).await;
+
+    let error = sink.finish().await.unwrap_err();
+
+    assert_eq!(error.raw_os_error(), Some(Errno::DQUOT.raw_os_error()));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_file_that_is_closed() {
+    static CLOSED: Mutex<Option<mpsc::Sender<ThreadId>>> = Mutex::new(None);
+    let (sender, closed) = mpsc::channel();
+    *CLOSED.lock().unwrap() = Some(sender);
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = output(&dir);
+    sink.descriptor.close_with(|_| {
+        let sender = CLOSED.lock().unwrap().take();
+        sender.unwrap().send(thread::current().id()).unwrap();
+        Ok(())
+    });
+
+    drop(sink);
+
+    assert_ne!(closed.recv().unwrap(), thread::current().id());
+}
+
+#[tokio::test]
+async fn pipe_is_closed_at_once() {
+    let (mut reader, writer) = pipe();
+    let sink = Sink::take(writer.into()).unwrap();
+
+    // Also where the runtime has no time for it.
+    drop(sink);
+
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
 }
