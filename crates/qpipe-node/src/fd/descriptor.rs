@@ -22,6 +22,10 @@ use super::{pooled::restarted, taken::Taken};
 #[cfg(target_os = "linux")]
 const MAJOR_OF_ALIASES: u32 = 5;
 
+/// What keeps nobody waiting: /dev/null, /dev/zero, /dev/full, as major and minor numbers.
+#[cfg(target_os = "linux")]
+const PROMPT_DEVICES: [(u32, u32); 3] = [(1, 3), (1, 5), (1, 7)];
+
 /// What we do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -34,6 +38,8 @@ pub(super) enum Side {
 pub(super) enum Way {
     /// A description of our own with O_NONBLOCK.
     Own,
+    /// As it comes: it keeps nobody waiting.
+    Prompt,
     /// In the blocking pool: epoll refuses it, and it makes nobody wait for long.
     Pooled,
     /// With MSG_DONTWAIT.
@@ -69,6 +75,7 @@ impl Descriptor {
         }
         let kind = FileType::from_raw_mode(stat.st_mode);
         match kind {
+            FileType::CharacterDevice if is_prompt(&stat) => Self::with(fd, side, Way::Prompt),
             FileType::Fifo | FileType::CharacterDevice => match reopen(&fd, &stat, flags) {
                 // A FIFO that is opened again does not tell that its writers have left before.
                 Ok(own) if side == Side::Read && is_hung_up(&fd)? && !is_hung_up(&own)? => {
@@ -95,9 +102,9 @@ impl Descriptor {
     /// Takes it over in a certain way, or pooled where epoll refuses it.
     pub(super) fn with(fd: OwnedFd, side: Side, way: Way) -> io::Result<Self> {
         let is_pipe = FileType::from_raw_mode(fstat(&fd)?.st_mode) == FileType::Fifo;
-        let fd = Arc::new(Taken::new(fd, is_pipe));
+        let fd = Arc::new(Taken::new(fd, is_pipe || way == Way::Prompt));
         let mut taken = Self { watch: None, fd, side, way, is_pipe };
-        if way != Way::Pooled {
+        if !matches!(way, Way::Pooled | Way::Prompt) {
             match taken.rewatch() {
                 Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
                     taken.way = Way::Pooled;
@@ -195,7 +202,7 @@ impl Descriptor {
     /// As [`Self::ready`]; at once for what epoll refuses.
     pub(super) async fn ready_unless_pooled(&mut self) -> io::Result<()> {
         match self.way {
-            Way::Pooled => Ok(()),
+            Way::Pooled | Way::Prompt => Ok(()),
             Way::Own | Way::Socket | Way::Waited => self.ready().await,
         }
     }
@@ -247,6 +254,18 @@ impl Descriptor {
         self.watch = Some(AsyncFd::with_interest(self.shared(), self.interest())?);
         Ok(())
     }
+}
+
+#[cfg(target_os = "linux")]
+fn is_prompt(stat: &Stat) -> bool {
+    use rustix::fs::{major, minor};
+
+    PROMPT_DEVICES.contains(&(major(stat.st_rdev), minor(stat.st_rdev)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_prompt(_stat: &Stat) -> bool {
+    false
 }
 
 /// What poll(2) says at once.

@@ -9,12 +9,13 @@
 //! | a pipe, a FIFO, a terminal | opened again through `/proc/self/fd` with O_NONBLOCK: a description of our own; the one taken over is closed |
 //! | such a one that may not be opened again (a pipe of another user), or must not (`/dev/ptmx`, `/dev/tty`) | epoll says when, a thread of the blocking pool reads, or writes at most PIPE_BUF, which then does not block unless another process is quicker |
 //! | a stream socket | MSG_DONTWAIT |
-//! | what epoll refuses: files, directories, /dev/null | the blocking pool |
+//! | what never waits: /dev/null, /dev/zero, /dev/full | as it comes |
+//! | what else epoll refuses: files, directories | the blocking pool |
 //!
 //! The process must ignore SIGPIPE, as Rust programs do: write(2) and splice(2) have no flag
 //! against it. A call in the blocking pool holds the descriptor open until it returns, and also
-//! the runtime's shutdown; it is one at a time for each descriptor. What is no pipe is closed there,
-//! too: close(2) of a file of another host writes what was not written yet.
+//! the runtime's shutdown; it is one at a time for each descriptor. What may take long to
+//! close is closed there, too: close(2) of a file of another host writes what was not written yet.
 
 mod descriptor;
 mod pooled;

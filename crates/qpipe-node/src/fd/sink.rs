@@ -62,7 +62,7 @@ impl Sink {
         }
         consume_budget().await;
         let written = match self.descriptor.way() {
-            Way::Own => self.descriptor.attempt(|fd| write(fd, bytes)).await?,
+            Way::Own | Way::Prompt => self.descriptor.attempt(|fd| write(fd, bytes)).await?,
             Way::Socket => {
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
                 self.descriptor.attempt(|fd| send(fd, bytes, flags)).await?

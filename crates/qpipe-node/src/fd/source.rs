@@ -92,7 +92,7 @@ impl Source {
     pub(crate) fn ready_bytes(&self) -> u64 {
         let in_kernel = match self.descriptor.way() {
             Way::Own | Way::Socket | Way::Waited => ioctl_fionread(self.descriptor.shared()).ok(),
-            Way::Pooled => None,
+            Way::Pooled | Way::Prompt => None,
         };
         self.held.len() as u64 + in_kernel.unwrap_or(0)
     }
@@ -101,7 +101,7 @@ impl Source {
     pub(crate) fn is_drained(&self) -> bool {
         let in_kernel = match self.descriptor.way() {
             Way::Own | Way::Socket | Way::Waited => ioctl_fionread(self.descriptor.shared()).ok(),
-            Way::Pooled => None,
+            Way::Pooled | Way::Prompt => None,
         };
         let is_empty = self.ended || in_kernel == Some(0);
         self.held.is_empty() && !self.reading.is_busy() && !self.moving.is_busy() && is_empty
@@ -123,7 +123,7 @@ impl Source {
     async fn read(&mut self, max: usize) -> io::Result<Bytes> {
         consume_budget().await;
         let way = self.descriptor.way();
-        if matches!(way, Way::Own | Way::Socket) {
+        if matches!(way, Way::Own | Way::Prompt | Way::Socket) {
             return self.descriptor.attempt(|fd| read_some(fd, way, max)).await;
         }
         loop {
@@ -143,7 +143,7 @@ impl Source {
 
 fn read_some(fd: BorrowedFd<'_>, way: Way, max: usize) -> Result<Bytes, Errno> {
     let wanted = match way {
-        Way::Pooled => READ_BYTES_MAX,
+        Way::Pooled | Way::Prompt => READ_BYTES_MAX,
         // Exactly what waits: no copy, and nothing to spare.
         Way::Own | Way::Socket | Way::Waited => match ioctl_fionread(fd) {
             Ok(waiting) => usize::try_from(waiting).unwrap_or(READ_BYTES_MAX),
@@ -153,7 +153,9 @@ fn read_some(fd: BorrowedFd<'_>, way: Way, max: usize) -> Result<Bytes, Errno> {
     let mut buffer = Vec::with_capacity(wanted.clamp(READ_BYTES_MIN, READ_BYTES_MAX).min(max));
     match way {
         Way::Socket => recv(fd, spare_capacity(&mut buffer), RecvFlags::DONTWAIT)?.0,
-        Way::Own | Way::Pooled | Way::Waited => read(fd, spare_capacity(&mut buffer))?,
+        Way::Own | Way::Pooled | Way::Prompt | Way::Waited => {
+            read(fd, spare_capacity(&mut buffer))?
+        }
     };
     Ok(snug(buffer))
 }

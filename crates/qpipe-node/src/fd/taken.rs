@@ -14,20 +14,21 @@ pub(super) type Close = fn(OwnedFd) -> Result<(), Errno>;
 /// A descriptor that was taken over, or its description of our own.
 ///
 /// close(2) may take long, and may fail: a file of another host is written only then, a serial line
-/// sends what it holds, a socket may linger. Dropped, it is closed in the blocking pool, a pipe at
-/// once.
+/// sends what it holds, a socket may linger. Dropped, it is closed in the blocking pool, what
+/// keeps nobody waiting at once.
 #[derive(Debug)]
 pub(super) struct Taken {
     /// `None` only while it is dropped.
     fd: Option<OwnedFd>,
+    /// Closing it keeps nobody waiting.
     is_quick: bool,
     /// Tests lie about it.
     close: Close,
 }
 
 impl Taken {
-    pub(super) fn new(fd: OwnedFd, is_pipe: bool) -> Self {
-        Self { fd: Some(fd), is_quick: is_pipe, close }
+    pub(super) fn new(fd: OwnedFd, is_quick: bool) -> Self {
+        Self { fd: Some(fd), is_quick, close }
     }
 
     /// Closes it in the blocking pool.

@@ -130,7 +130,7 @@ async fn write_end_is_refused() {
 }
 
 #[tokio::test]
-async fn files_and_nothing_are_read_in_the_pool() {
+async fn files_are_read_in_the_pool_and_nothing_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = content(READ_BYTES_MAX + 1);
     let mut source = Source::take(file(dir.path(), &bytes).into()).unwrap();
@@ -139,7 +139,7 @@ async fn files_and_nothing_are_read_in_the_pool() {
 
     let null = std::fs::File::open("/dev/null").unwrap();
     let mut source = Source::take(null.into()).unwrap();
-    assert_eq!(source.descriptor.way(), Way::Pooled);
+    assert_eq!(source.descriptor.way(), Way::Prompt);
     assert_eq!(source.next(1).await.unwrap(), None);
 }
 

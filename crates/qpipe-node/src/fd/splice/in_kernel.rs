@@ -21,6 +21,11 @@ use crate::fd::{
 /// What is moved at a time, and how large pipes are made.
 const STEP_BYTES: usize = 1024 * 1024;
 
+/// After a smaller step the processor is offered to others. Else every few kilobytes wake the writer
+/// and the reader, who do as little at a time: with the pipes of `head -c 4G /dev/zero` and `cat` on two
+/// cores 1.2 GiB/s instead of 2.3.
+const STEP_BYTES_MIN: usize = 256 * 1024;
+
 /// Pipes that are grown at the same time. Beyond 64 MiB (fs.pipe-user-pages-soft) the kernel gives
 /// a user's new pipes, those of all their programs, one page or two: half of that is left to others.
 const PIPES_GROWN_MAX: usize = 32;
@@ -43,27 +48,32 @@ pub(super) async fn splice(
     if !may_splice(input, output) {
         return Ok(());
     }
-    let both_pipes = output.is_pipe();
+    // A file may keep a step waiting.
+    let is_pooled = output.way() == Way::Pooled;
+    let can_fill = output.is_pipe();
     let _grown = [Grown::grow(input), Grown::grow(output)];
     let mut refusals = 0;
     while refusals < REFUSALS_MAX {
         consume_budget().await;
         // Asked before poll(2): a FIFO that had no writer when it was opened is at its end, and only
         // a step says so.
-        let step = if both_pipes {
-            restarted(&mut step_of(source, sink))
-        } else {
+        let step = if is_pooled {
             pooled_step(source, sink).await.map_err(Unspliced::Output)?
+        } else {
+            restarted(&mut step_of(source, sink))
         };
         match step {
             Ok(0) => return Ok(()),
             Ok(bytes) => {
                 moved.fetch_add(bytes as u64, Ordering::Relaxed);
                 refusals = 0;
+                if bytes < STEP_BYTES_MIN && !is_pooled {
+                    std::thread::yield_now();
+                }
             }
             Err(Errno::AGAIN) => {
                 // A full sink hides that the source is at its end: it is asked again with room.
-                if refusals > 0 || !both_pipes {
+                if refusals > 0 || !can_fill {
                     wait_for(source, sink).await?;
                 }
                 refusals += 1;
@@ -81,7 +91,7 @@ pub(super) async fn splice(
 /// ours, and from TCP it may move nothing without being at the end.
 fn may_splice(input: &Descriptor, output: &Descriptor) -> bool {
     // What is spliced out of a file changes with the file until it is read.
-    input.is_pipe() && (output.is_pipe() || output.way() == Way::Pooled)
+    input.is_pipe() && (output.is_pipe() || matches!(output.way(), Way::Pooled | Way::Prompt))
 }
 
 /// Waits until there is something to read, or never will be.
@@ -103,7 +113,7 @@ fn step_of(
     }
 }
 
-/// A file may keep a step waiting: in the blocking pool.
+/// A step in the blocking pool.
 ///
 /// # Cancel safety
 /// [`Source::settle`] picks the step up.
