@@ -22,8 +22,8 @@ use crate::fd::{
 const STEP_BYTES: usize = 1024 * 1024;
 
 /// After a smaller step the processor is offered to others. Else every few kilobytes wake the writer
-/// and the reader, who do as little at a time: with the pipes of `head -c 4G /dev/zero` and `cat` on two
-/// cores 1.2 GiB/s instead of 2.3.
+/// and the reader, who do as little at a time: with `head` before and `cat` behind it on two cores, a
+/// bare loop of splice(2) took 0.6 to 0.8 s of all their processor time a GiB, with this 0.4 to 0.6.
 const STEP_BYTES_MIN: usize = 256 * 1024;
 
 /// Pipes that are grown at the same time. Beyond 64 MiB (fs.pipe-user-pages-soft) the kernel gives
