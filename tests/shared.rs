@@ -207,6 +207,51 @@ fn stop_lets_pipes_come_to_their_end_and_then_cuts_them() {
 }
 
 #[test]
+fn whoever_waits_where_nobody_can_come_any_more_does_not_hold_up_the_end() {
+    let host = Host::sharing();
+    let mut serving = host.serve();
+    let waiting = [["recv", "x"], ["send", "y"], ["duplex", "z"]];
+    let waiting: Vec<_> = waiting.iter().map(|arguments| host.qpipe(arguments).start()).collect();
+    until("all of them", || (count(&status(&host), "pipes") == waiting.len()).then_some(()));
+
+    serving.running.signal(Signal::TERM);
+
+    for program in waiting {
+        program.end().expect(1).saying(&["the node is stopping"]);
+    }
+    serving.running.says("stopping");
+    assert!(!serving.running.end().expect(0).stderr.contains("had not ended"));
+
+    let receiver = host.qpipe(&["recv", "x"]).start();
+    until("the node", || (has_node(&host) && count(&status(&host), "pipes") == 1).then_some(()));
+    host.run(&["stop", "--within", "1h"]);
+    receiver.end().expect(1).saying(&["the node is stopping"]);
+}
+
+#[test]
+fn a_second_signal_to_serve_cuts_what_programs_of_this_host_have_open() {
+    let host = Host::sharing();
+    let mut serving = host.serve();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let sender = host.qpipe(&["send", "x"]).stdin(reader).start();
+    let mut receiver = host.qpipe(&["recv", "x"]).start();
+    writer.write_all(b"hello").unwrap();
+    receiver.prints(b"hello");
+    serving.running.signal(Signal::TERM);
+    serving.running.says("stopping");
+    // Nobody's end: it reads its rules.
+    serving.running.signal(Signal::HUP);
+    serving.running.says("read authorized.toml again");
+
+    serving.running.signal(Signal::TERM);
+
+    serving.running.end().expect(143);
+    receiver.end().expect(1).saying(&["cut off after 5 bytes", "the node is stopping"]);
+    let sent = sender.end().saying(&["the node is stopping"]);
+    assert!([1, 141].contains(&sent.code()), "{sent:?}");
+}
+
+#[test]
 fn whoever_waits_when_serve_starts_is_found_there() {
     let (a, b) = (Host::sharing(), Host::sharing());
     let receiver = b.qpipe(&["recv", "x"]).start();

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, anyhow};
-use qpipe::StartError;
+use qpipe::{Notice, StartError};
 use qpipe_node::{
     DEFAULT_LISTEN, GIVE_UP, Home, ReadError, Serve, ServeError, ServeOptions, Stopping,
     local::{Listener, LocalError, hold_start, retire},
@@ -46,10 +46,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let (signal, grace) = loop {
         tokio::select! {
             () = serve.run(tell_broken_rules) => return Err(anyhow!("the node's sockets were closed")),
-            Some(notice) = serve.node().next_notice() => {
-                silence::tell(&notice, &this.config);
-                serve.shared().tell(&notice, &silence::name(&notice, &this.config));
-            }
+            Some(notice) = serve.node().next_notice() => tell(&serve, &this, &notice),
             stopping = share(&serve, listener.as_ref()) => match stopping {
                 Stopping::Within(within) => break (SIGTERM, within),
                 // Somebody has removed the socket. Other hosts are served all the same.
@@ -67,10 +64,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
                 }
             },
             signal = signals.next() => match signal {
-                SIGHUP => match serve.reload() {
-                    Ok(()) => say::note("read authorized.toml again"),
-                    Err(error) => tell_broken_rules(error),
-                },
+                SIGHUP => reload(&serve),
                 signal => break (signal, GRACE),
             },
         }
@@ -81,21 +75,63 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
         "stopping: open pipes have {} s to end; a second signal cuts them",
         grace.as_secs()
     ));
-    tokio::select! {
-        (report, cut_here) = async { tokio::join!(serve.stop(grace), serve.shared().finish(grace)) } => {
-            serve.shared().over().await;
-            let cut = report.cut + cut_here;
-            if cut == 0 {
-                return Ok(Exit::Success);
+    Ok(end(&serve, &this, grace, signal, &mut signals).await)
+}
+
+/// Lets what is open come to its end, as far as there is time and no second signal; cuts the rest.
+async fn end(
+    serve: &Serve,
+    this: &ThisHost,
+    grace: Duration,
+    first: i32,
+    signals: &mut Signals,
+) -> Exit {
+    let ended = {
+        let ending = finish(serve, grace);
+        tokio::pin!(ending);
+        loop {
+            tokio::select! {
+                cut = &mut ending => break Ok(cut),
+                Some(notice) = serve.node().next_notice() => tell(serve, this, &notice),
+                signal = signals.next() => match signal {
+                    SIGHUP => reload(serve),
+                    signal => break Err(signal),
+                },
             }
+        }
+    };
+    let exit = match ended {
+        Ok(0) => Exit::Success,
+        Ok(cut) => {
             say::error(format_args!("cut {cut} pipes that had not ended"));
-            Ok(Exit::Signal(signal))
+            Exit::Signal(first)
         }
-        signal = signals.next() => {
+        Err(second) => {
             // Those who are cut hear that and why.
-            serve.stop(Duration::ZERO).await;
-            Ok(Exit::Signal(signal))
+            finish(serve, Duration::ZERO).await;
+            Exit::Signal(second)
         }
+    };
+    serve.shared().over().await;
+    exit
+}
+
+/// Ends the pipes of other hosts and of this one's programs; how many were cut.
+async fn finish(serve: &Serve, within: Duration) -> usize {
+    let (report, cut_here) = tokio::join!(serve.stop(within), serve.shared().finish(within));
+    report.cut + cut_here
+}
+
+/// Tells what the node noticed of a peer, here and to programs that wait for it.
+fn tell(serve: &Serve, this: &ThisHost, notice: &Notice) {
+    silence::tell(notice, &this.config);
+    serve.shared().tell(notice, &silence::name(notice, &this.config));
+}
+
+fn reload(serve: &Serve) {
+    match serve.reload() {
+        Ok(()) => say::note("read authorized.toml again"),
+        Err(error) => tell_broken_rules(error),
     }
 }
 

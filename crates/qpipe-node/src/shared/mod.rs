@@ -170,11 +170,15 @@ impl SharedNode {
     }
 
     /// Waits at most `within` for what programs of this host have open, then cuts it with the cause
-    /// `stopping`; how much that was.
+    /// `stopping`; how much that was. The listener is to be dropped before: programs that have just
+    /// connected ask the next node, and those that wait at a name of this one are told at once that
+    /// nobody will join them.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn finish(&self, within: Duration) -> usize {
+        self.is_closed.send_replace(true);
+        self.registry.cut_waiting(Cause::Stopping);
         if tokio::time::timeout(within, self.idle()).await.is_ok() {
             return 0;
         }

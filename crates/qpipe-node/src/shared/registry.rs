@@ -107,21 +107,19 @@ impl Registry {
     /// Gives all of them up.
     pub(super) fn cut(&self, cause: Cause) -> usize {
         let all = self.all();
-        for open in &all {
-            if !open.client.is_opened() {
-                open.client.tell(ending(open.end, PipeError::Refused { cause }.into()));
-            }
-            open.client.leave(cause);
-        }
+        all.iter().for_each(|open| open.cut(cause));
         all.len()
+    }
+
+    /// Gives up those that wait at a name of this node, where nobody comes any more.
+    pub(super) fn cut_waiting(&self, cause: Cause) {
+        self.all().iter().filter(|open| open.waits_here()).for_each(|open| open.cut(cause));
     }
 
     /// Lets go of those that wait at a name of this node: they ask the next one.
     pub(super) fn release(&self) {
-        for open in self.all() {
-            if open.is_local && !open.client.is_joined() {
-                open.client.leave(Cause::Stopping);
-            }
+        for open in self.all().iter().filter(|open| open.waits_here()) {
+            open.client.leave(Cause::Stopping);
         }
     }
 
@@ -169,6 +167,19 @@ impl Open {
     /// Bytes that moved within the last second.
     pub(super) fn rate(&self) -> u64 {
         self.rate.load(Ordering::Relaxed)
+    }
+
+    /// Whether it waits for somebody at a name of this node.
+    fn waits_here(&self) -> bool {
+        self.is_local && !self.client.is_joined()
+    }
+
+    /// Gives it up: the program hears the cause, from here or from whoever carries the pipe.
+    fn cut(&self, cause: Cause) {
+        if !self.client.is_opened() {
+            self.client.tell(ending(self.end, PipeError::Refused { cause }.into()));
+        }
+        self.client.leave(cause);
     }
 }
 
