@@ -207,6 +207,28 @@ fn stop_lets_pipes_come_to_their_end_and_then_cuts_them() {
 }
 
 #[test]
+fn a_signal_ends_a_node_that_has_made_room_for_another_and_still_carries() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (a, b, _serving) = two_hosts(&["send:x"]);
+        let mut receiver = b.qpipe(&["recv", "x"]).start();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let sender = a.qpipe(&["send", "b/x"]).stdin(reader).start();
+        writer.write_all(b"begun").unwrap();
+        receiver.prints(b"begun");
+        let first = node_of(&a);
+        let _next = a.serve();
+        writer.write_all(b" and going on").unwrap();
+        receiver.prints(b"begun and going on");
+
+        kill_process(first, signal).unwrap();
+
+        let sent = sender.end().saying(&["the node is stopping"]);
+        assert!([1, 141].contains(&sent.code()), "{sent:?}");
+        receiver.end().expect(1).saying(&["the node is stopping"]);
+    }
+}
+
+#[test]
 fn whoever_waits_where_nobody_can_come_any_more_does_not_hold_up_the_end() {
     let host = Host::sharing();
     let mut serving = host.serve();

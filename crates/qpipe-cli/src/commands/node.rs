@@ -48,27 +48,32 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<Exit> {
     let identity = this.identity.process()?;
     let shared = SharedNode::start(home.clone(), identity.clone(), options)?;
     tokio::spawn(keep_certified(shared.node().clone(), this.identity.clone(), identity));
-    let stopping = {
-        let notices = tell_notices(&shared, &this.config);
-        tokio::pin!(notices);
-        loop {
-            tokio::select! {
-                stopping = shared.run(&listener) => break stopping,
-                () = shared.unused_for(linger) => break Stopping::Retired,
-                () = &mut notices => break Stopping::Retired,
-                signal = signals.next() => if signal != SIGHUP {
-                    break Stopping::Within(GRACE);
-                },
-            }
-        }
+    let stopping = tokio::select! {
+        stopping = shared.run(&listener) => stopping,
+        () = shared.unused_for(linger) => Stopping::Retired,
+        () = tell_notices(&shared, &this.config) => Stopping::Retired,
+        () = told_to_end(&mut signals) => Stopping::Within(GRACE),
     };
     // Whoever comes from now on starts another one.
     drop(listener);
     if stopping == Stopping::Retired {
         shared.closed();
     }
-    end(&shared, stopping).await;
+    tokio::select! {
+        () = end(&shared, stopping) => {}
+        () = told_to_end(&mut signals) => end(&shared, Stopping::Within(Duration::ZERO)).await,
+        () = async {
+            tell_notices(&shared, &this.config).await;
+            // It is closed, and about to end.
+            std::future::pending().await
+        } => {}
+    }
     Ok(Exit::Success)
+}
+
+/// Waits for a signal that ends the node. It has no terminal that could hang up.
+async fn told_to_end(signals: &mut Signals) {
+    while signals.next().await == SIGHUP {}
 }
 
 /// Lets what is open come to its end, as far as there is time, and cuts the rest.
@@ -90,7 +95,7 @@ async fn end(shared: &Arc<SharedNode>, stopping: Stopping) {
     shared.over().await;
 }
 
-/// Tells programs that wait for a peer what becomes of it.
+/// Tells programs that wait for a peer what becomes of it, until the node is closed.
 async fn tell_notices(shared: &SharedNode, config: &Config) {
     while let Some(notice) = shared.node().next_notice().await {
         shared.tell(&notice, &silence::name(&notice, config));
