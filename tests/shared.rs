@@ -1,7 +1,7 @@
 //! Commands that share the node of their host: what one connection for all of them gives, and what
 //! must not differ from a process of its own.
 
-use std::{fs, io::Write};
+use std::{fs, io::Write, os::unix::net::UnixListener};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -271,6 +271,74 @@ fn a_second_signal_to_serve_cuts_what_programs_of_this_host_have_open() {
     receiver.end().expect(1).saying(&["cut off after 5 bytes", "the node is stopping"]);
     let sent = sender.end().saying(&["the node is stopping"]);
     assert!([1, 141].contains(&sent.code()), "{sent:?}");
+}
+
+#[test]
+fn whoever_is_asked_about_a_key_can_answer_with_an_interrupt() {
+    let (a, b) = (Host::sharing(), Host::sharing());
+    let serving = b.serve();
+    let (keyboard, mut typing) = std::io::pipe().unwrap();
+    let send = format!("qpipe send {}/x", serving.address);
+    let mut sender = a.bash(&format!("script -qec '{send}' /dev/null >&2")).stdin(keyboard).start();
+    sender.says("(yes/no)");
+
+    typing.write_all(b"\x03").unwrap();
+
+    sender.end().expect(130);
+    assert_eq!(a.run(&["trust", "list"]).stdout, b"");
+}
+
+#[test]
+fn what_is_typed_as_an_answer_is_not_sent() {
+    let (a, b) = (Host::sharing(), Host::sharing());
+    let serving = b.serve();
+    b.run(&["trust", "add", "alice", "--key", &a.fingerprint(), "--allow", "send:x"]);
+    let (keyboard, mut typing) = std::io::pipe().unwrap();
+    let send = format!("qpipe send {}/x", serving.address);
+    let mut sender = a.bash(&format!("script -qec '{send}' /dev/null >&2")).stdin(keyboard).start();
+    let receiver = b.qpipe(&["recv", "x"]).start();
+    sender.says("(yes/no)");
+
+    typing.write_all(b"yes\n").unwrap();
+    sender.says("pinned the key");
+    typing.write_all(b"hello\n\x04").unwrap();
+
+    assert_eq!(receiver.end().expect(0).stdout(), "hello\n");
+    sender.end().expect(0);
+}
+
+#[test]
+fn a_signal_ends_a_command_that_waits_for_its_node_to_start() {
+    let host = Host::sharing();
+    fs::create_dir(host.home("")).unwrap();
+    let lock = fs::File::create(host.home("start.lock")).unwrap();
+    lock.lock().unwrap();
+    let sender = host.qpipe(&["send", "x"]).start();
+    // It listens to signals before it makes its key.
+    until("its key", || fs::read_dir(host.home("key")).is_ok_and(|d| d.count() > 0).then_some(()));
+
+    sender.signal(Signal::INT);
+
+    sender.end().expect(130);
+}
+
+#[test]
+fn a_command_whose_node_ends_before_it_answers_asks_the_next_one() {
+    let host = Host::sharing();
+    host.fingerprint();
+    let socket = host.home("node.sock");
+    let ending = UnixListener::bind(&socket).unwrap();
+    let receivers: Vec<_> =
+        ["x", "y"].iter().map(|name| host.qpipe(&["recv", name]).start()).collect();
+    let first = ending.accept().unwrap();
+    fs::remove_file(&socket).unwrap();
+    // The other one may not even be accepted.
+    drop((ending, first));
+
+    for (name, receiver) in ["x", "y"].iter().zip(receivers) {
+        host.qpipe(&["send", name]).input(b"all").end().expect(0);
+        assert_eq!(receiver.end().expect(0).stdout(), "all");
+    }
 }
 
 #[test]

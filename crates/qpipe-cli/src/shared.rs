@@ -1,9 +1,10 @@
 //! `send`, `recv`, `duplex` and `open` through the node that this host's programs share.
 
 mod handed;
+mod place;
 mod told;
 
-use std::{env, time::Duration};
+use std::{env, io, time::Duration};
 
 use anyhow::{Context, bail};
 use qpipe::{Cause, End, Fingerprint};
@@ -16,9 +17,12 @@ use qpipe_node::{
 };
 use tokio::time::Instant;
 
+use self::handed::Typing;
 pub(crate) use self::handed::{Handed, Wishes};
+pub(crate) use self::place::named;
+use self::place::place;
 use self::told::outcome;
-pub(crate) use self::told::tell;
+pub(crate) use self::told::{Ended, tell};
 use crate::{
     args::PipeArgs,
     dial,
@@ -40,55 +44,6 @@ const TRIES_MAX: u32 = 4;
 
 /// How long the node may take to say how it ended what a signal has stopped.
 const FAREWELL: Duration = Duration::from_millis(500);
-
-/// The variable that keeps commands from sharing a node, as `--direct` does.
-const DIRECT_VARIABLE: &str = "QPIPE_DIRECT";
-
-/// Where the pipe is, if the host's node is to carry it: none with `--direct`, for pipes without a
-/// name, and where an option is about this process's own connection.
-fn place(this: &ThisHost, args: &PipeArgs, end: End, target: &target::Place) -> Option<Place> {
-    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-    let is_own = args.rate.is_some()
-        || args.memory.is_some()
-        || args.waiting.is_given()
-        || !args.at.listen.is_empty();
-    // What is typed is read by this process alone, which the shell can stop.
-    let is_typed = end == End::Duplex && input::is_terminal();
-    // Without a home there is no place for a socket.
-    if args.direct || is_typed || is_own || is_set(DIRECT_VARIABLE) || this.home().is_err() {
-        return None;
-    }
-    named(target)
-}
-
-/// What the node calls it; none for pipes without a name.
-pub(crate) fn named(target: &target::Place) -> Option<Place> {
-    match target {
-        target::Place::Local(name) => Some(Place::Local { name: name.to_string() }),
-        target::Place::Remote { host, name } => {
-            Some(Place::Remote { host: host.to_string(), name: name.to_string() })
-        }
-        target::Place::Anonymous | target::Place::Ticket(_) => None,
-    }
-}
-
-/// How a command that the node worked for ended.
-pub(crate) struct Ended {
-    /// What became of standard input, if it was handed over.
-    pub(crate) sent: Option<Result<u64, Stopped>>,
-    /// What became of standard output, if it was handed over.
-    pub(crate) received: Option<Result<u64, Stopped>>,
-}
-
-impl Ended {
-    fn by_signal(end: End, signal: i32) -> Self {
-        let stopped = || Some(Err(Stopped::Signal(signal)));
-        Self {
-            sent: stopped().filter(|_| end != End::Read),
-            received: stopped().filter(|_| end != End::Write),
-        }
-    }
-}
 
 /// What became of a command's attempt to have the host's node do its work.
 pub(crate) enum Attempt {
@@ -131,7 +86,9 @@ async fn run(
     signals: &mut Signals,
 ) -> anyhow::Result<Ended> {
     let handed = match end {
-        End::Write if input::is_terminal() => Handed::typed()?,
+        End::Write if input::is_terminal() => {
+            Handed::typed().context("no kernel pipe to be had for what is typed")?
+        }
         end => Handed::Standard(end),
     };
     let mut carried = match open(this, args.into(), handed, place, label, signals).await? {
@@ -141,7 +98,13 @@ async fn run(
     loop {
         tokio::select! {
             told = carried.next() => match told? {
-                Told::Eof => carried.confirm().await,
+                Told::Eof => match carried.typing_error() {
+                    None => carried.confirm().await,
+                    Some(error) => {
+                        carried.abort(Cause::Io).await;
+                        return Ok(Ended { sent: Some(Err(Stopped::Input(error))), received: None });
+                    }
+                },
                 Told::Ended(ended) => return Ok(ended),
             },
             signal = signals.next() => {
@@ -175,7 +138,12 @@ pub(crate) async fn open<'a>(
     let mut tries = 0;
     loop {
         tries += 1;
-        let mut carried = Carried::start(this, wishes, &handed, place.clone(), label).await?;
+        let mut carried = tokio::select! {
+            carried = Carried::start(this, wishes, &handed, place.clone(), label) => carried?,
+            signal = signals.next() => {
+                return Ok(Opened::Ended(Ended::by_signal(handed.end(), signal)));
+            }
+        };
         let next = tokio::select! {
             next = carried.hear() => next?,
             signal = signals.next() => {
@@ -185,7 +153,7 @@ pub(crate) async fn open<'a>(
         };
         match next {
             Next::Opened => {
-                handed.close()?;
+                carried.typing = handed.release()?;
                 return Ok(Opened::Carried(carried));
             }
             Next::Told(Told::Ended(ended)) => return Ok(Opened::Ended(ended)),
@@ -194,7 +162,13 @@ pub(crate) async fn open<'a>(
                 let addresses =
                     addresses.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
                 let addresses = addresses.context("the node named an impossible address")?;
-                dial::trust(&alias, &host, &addresses, &seen, this, wishes.accept_new).await?;
+                let new = wishes.accept_new;
+                tokio::select! {
+                    is_pinned = dial::trust(&alias, &host, &addresses, &seen, this, new) => is_pinned?,
+                    signal = signals.next() => {
+                        return Ok(Opened::Ended(Ended::by_signal(handed.end(), signal)));
+                    }
+                }
             }
             Next::Again if tries < TRIES_MAX => {}
             Next::Unknown { host, .. } => bail!("the key of {host} changes"),
@@ -213,6 +187,8 @@ pub(crate) struct Carried<'a> {
     note_at: Option<(Instant, String)>,
     progress: Progress,
     counted: u64,
+    /// What is typed at this process's terminal goes to the node from here.
+    typing: Option<Typing>,
 }
 
 /// What is heard of an open pipe.
@@ -254,12 +230,13 @@ impl<'a> Carried<'a> {
             wants_progress: progress.is_shown(),
             process: process_name(),
         };
-        stream
-            .send(&Request::new(Ask::Open(ask)), &handed.descriptors())
-            .await
-            .context("cannot hand over a descriptor to this host's node")?;
+        match stream.send(&Request::new(Ask::Open(ask)), &handed.descriptors()).await {
+            // It does not listen to this: what it has said before, if anything, tells why.
+            Err(LocalError::Stream(error)) if is_gone(&error) => {}
+            sent => sent.context("cannot hand over a descriptor to this host's node")?,
+        }
         let note_at = waiting_note(label).map(|note| (Instant::now() + SILENT_WAIT, note));
-        Ok(Self { stream, label, is_opened: false, note_at, progress, counted: 0 })
+        Ok(Self { stream, label, is_opened: false, note_at, progress, counted: 0, typing: None })
     }
 
     /// Waits for what comes of a pipe that is open.
@@ -277,6 +254,11 @@ impl<'a> Carried<'a> {
                 Next::Again | Next::Unknown { .. } => bail!("this host's node opens twice"),
             }
         }
+    }
+
+    /// Why no more of what is typed can be read, if that is why the input is at its end.
+    fn typing_error(&mut self) -> Option<io::Error> {
+        self.typing.take().and_then(Typing::into_error)
     }
 
     /// Says that the end of the input is meant as one.
@@ -382,6 +364,11 @@ async fn node(home: &Home) -> anyhow::Result<LocalStream> {
     let program = env::current_exe().context("cannot find the qpipe program")?;
     let stream = connect_or_start(home, &program, &["node".into()]).await;
     stream.context("no node for this host's programs (--direct does without)")
+}
+
+/// Whether the other end of a connection is closed.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// What the status shows of this process.

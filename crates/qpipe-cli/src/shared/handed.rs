@@ -1,8 +1,9 @@
 //! What a command hands to the node, and how it wants a pipe to be opened.
 
 use std::{
-    io,
+    io::{self, PipeReader, PipeWriter},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -22,25 +23,36 @@ pub(crate) enum Handed {
     Descriptor(End, OwnedFd),
     /// Standard input, standard output, or both.
     Standard(End),
+    /// What is typed at this process's terminal, through a kernel pipe: the node knows nothing of
+    /// the shell's jobs, and would go on reading while this one is stopped.
+    Typed {
+        /// Goes to the node.
+        reader: PipeReader,
+        /// Stays here.
+        writer: PipeWriter,
+    },
+}
+
+/// What is typed is on its way to the node.
+pub(super) struct Typing {
+    failed: Arc<OnceLock<io::Error>>,
 }
 
 impl Handed {
-    /// What is typed at this process's terminal, through a kernel pipe: the node knows nothing of the
-    /// shell's jobs, and would go on reading while this one is stopped.
+    /// What will be typed at this process's terminal.
     ///
     /// # Errors
-    /// No descriptors or threads are left.
+    /// No descriptors are left.
     pub(super) fn typed() -> io::Result<Self> {
-        let (reader, mut writer) = io::pipe()?;
-        let copy = move || drop(io::copy(&mut io::stdin().lock(), &mut writer));
-        std::thread::Builder::new().name("stdin".to_owned()).spawn(copy)?;
-        Ok(Self::Descriptor(End::Write, reader.into()))
+        let (reader, writer) = io::pipe()?;
+        Ok(Self::Typed { reader, writer })
     }
 
     /// The end that this process holds.
     pub(super) fn end(&self) -> End {
         match self {
             Self::Descriptor(end, _) | Self::Standard(end) => *end,
+            Self::Typed { .. } => End::Write,
         }
     }
 
@@ -51,6 +63,7 @@ impl Handed {
             Self::Standard(End::Write) => vec![stdin()],
             Self::Standard(End::Read) => vec![stdout()],
             Self::Standard(End::Duplex) => vec![stdin(), stdout()],
+            Self::Typed { reader, .. } => vec![reader.as_fd()],
         }
     }
 
@@ -60,20 +73,52 @@ impl Handed {
             Self::Descriptor(..) | Self::Standard(End::Duplex) => true,
             Self::Standard(End::Read) => output::is_terminal(),
             Self::Standard(End::Write) => input::is_terminal(),
+            Self::Typed { .. } => true,
         })
     }
 
-    /// Closes this process's own copies: they would hide the end of a pipe from the programs at its
-    /// other end.
-    pub(super) fn close(self) -> io::Result<()> {
-        let Self::Standard(end) = self else { return Ok(()) };
-        if end != End::Read {
-            input::close_stdin()?;
+    /// Closes this process's own copies, once bytes may move: they would hide the end of a pipe from
+    /// the programs at its other end. What is typed is read from now on: what was typed before may
+    /// have been the answer to a question, or nobody's.
+    ///
+    /// # Errors
+    /// What the system says, or no thread is left to read with.
+    pub(super) fn release(self) -> io::Result<Option<Typing>> {
+        match self {
+            Self::Descriptor(..) => {}
+            Self::Standard(end) => {
+                if end != End::Read {
+                    input::close_stdin()?;
+                }
+                if end != End::Write {
+                    output::close_stdout()?;
+                }
+            }
+            Self::Typed { writer, .. } => return Typing::start(writer).map(Some),
         }
-        if end != End::Write {
-            output::close_stdout()?;
-        }
-        Ok(())
+        Ok(None)
+    }
+}
+
+impl Typing {
+    fn start(mut writer: PipeWriter) -> io::Result<Self> {
+        let typing = Self { failed: Arc::default() };
+        let failed = typing.failed.clone();
+        std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+            if let Err(error) = io::copy(&mut io::stdin().lock(), &mut writer) {
+                // Before the node sees the end.
+                let _ = failed.set(error);
+            }
+        })?;
+        Ok(typing)
+    }
+
+    /// Why there is no more, if that is not the end of what was typed. To be asked when the node has
+    /// seen the end.
+    pub(super) fn into_error(self) -> Option<io::Error> {
+        let error = self.failed.get()?;
+        let told = error.raw_os_error().map(io::Error::from_raw_os_error);
+        Some(told.unwrap_or_else(|| io::Error::new(error.kind(), error.to_string())))
     }
 }
 

@@ -3,14 +3,32 @@
 use std::io;
 
 use anyhow::anyhow;
+use qpipe::End;
 use qpipe_node::local::{Outcome, Stop};
 
-use super::Ended;
 use crate::{
     ending::{self, Label},
     exit::Exit,
     pump::Stopped,
 };
+
+/// How a command that the node worked for ended.
+pub(crate) struct Ended {
+    /// What became of standard input, if it was handed over.
+    pub(crate) sent: Option<Result<u64, Stopped>>,
+    /// What became of standard output, if it was handed over.
+    pub(crate) received: Option<Result<u64, Stopped>>,
+}
+
+impl Ended {
+    pub(super) fn by_signal(end: End, signal: i32) -> Self {
+        let stopped = || Some(Err(Stopped::Signal(signal)));
+        Self {
+            sent: stopped().filter(|_| end != End::Read),
+            received: stopped().filter(|_| end != End::Write),
+        }
+    }
+}
 
 pub(super) fn outcome(outcome: Outcome) -> Result<u64, Stopped> {
     let Some(stopped) = outcome.stopped else { return Ok(outcome.bytes) };

@@ -93,7 +93,8 @@ pub async fn connect_or_start(
 /// pipe is over. Nothing happens if nobody listens.
 ///
 /// # Errors
-/// [`LocalError::Declined`] if it does not want to.
+/// [`LocalError::Declined`] if it does not want to; [`LocalError::Stream`] if it does not answer within
+/// [`NODE_START_MAX`].
 ///
 /// # Cancel safety
 /// Cancel safe; the node may have been told.
@@ -109,7 +110,12 @@ pub async fn retire(home: &Home) -> Result<(), LocalError> {
             }
         }
     };
-    tokio::time::timeout(NODE_START_MAX, asking).await.unwrap_or(Err(LocalError::Silent))
+    match tokio::time::timeout(NODE_START_MAX, asking).await {
+        // It has ended by itself meanwhile.
+        Ok(Err(LocalError::EndedEarly | LocalError::Stream(_))) => Ok(()),
+        Ok(asked) => asked,
+        Err(_) => Err(LocalError::Stream(io::ErrorKind::TimedOut.into())),
+    }
 }
 
 /// Keeps [`connect_or_start`] from starting a node while the file that it gives is open: whoever asks

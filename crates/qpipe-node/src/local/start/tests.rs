@@ -154,3 +154,19 @@ fn log_does_not_grow_for_ever() {
     assert_eq!(fs::metadata(&path).unwrap().len(), 0);
     assert_eq!(fs::metadata(old_log(&path)).unwrap().len(), LOG_BYTES_MAX);
 }
+
+#[tokio::test]
+async fn node_that_ends_while_it_is_asked_for_room_has_made_it() {
+    let (_dir, home) = home();
+    let listener = Listener::bind(&home).unwrap();
+    let asked = tokio::spawn({
+        let home = home.clone();
+        async move { retire(&home).await }
+    });
+
+    // What it was asked is not even read.
+    drop(listener.accept().await.unwrap());
+    drop(listener);
+
+    assert!(matches!(asked.await.unwrap(), Ok(())));
+}
