@@ -1,7 +1,7 @@
 //! Commands that share the node of their host: what one connection for all of them gives, and what
 //! must not differ from a process of its own.
 
-use std::{fs, io::Write, os::unix::net::UnixListener};
+use std::{fs, io::Write, net::UdpSocket, os::unix::net::UnixListener};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -339,6 +339,25 @@ fn a_command_whose_node_ends_before_it_answers_asks_the_next_one() {
         host.qpipe(&["send", name]).input(b"all").end().expect(0);
         assert_eq!(receiver.end().expect(0).stdout(), "all");
     }
+}
+
+#[test]
+fn a_reader_that_leaves_before_the_pipe_is_open_is_noticed() {
+    // One that never answers.
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (a, b, _serving) = two_hosts(&["recv:x", "send:y", "recv:y"]);
+    let address = nobody.local_addr().unwrap().to_string();
+    a.run(&["trust", "add", "c", "--key", &b.fingerprint(), "--address", &address]);
+
+    assert_eq!(a.pipeline("qpipe recv c/x | true").end().statuses(), "141 0");
+    // One at which nobody writes.
+    assert_eq!(a.pipeline("qpipe recv --timeout 1h b/x | true").end().statuses(), "141 0");
+
+    // Whoever holds both ends can be heard all the same.
+    let far = b.qpipe(&["duplex", "y"]).start();
+    let near = a.pipeline("echo answer | qpipe duplex --timeout 1h b/y | true").end();
+    assert!(near.statuses().starts_with("0 "), "{near:?}");
+    assert_eq!(far.end().expect(0).stdout(), "answer\n");
 }
 
 #[test]

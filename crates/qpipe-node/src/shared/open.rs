@@ -183,10 +183,10 @@ async fn remote(
     };
     let (session, ends) = tokio::select! {
         biased;
-        _ = client.left() => return Err(Refusal::Left),
+        _ = absent(&leg, client) => return Err(Refusal::Left),
         reached = reach => reached?,
     };
-    let granted = granted(ask, &ends, client);
+    let granted = granted(ask, &ends, &leg, client);
     let refused = match ask.timeout_ms.map(Duration::from_millis) {
         None => granted.await,
         Some(timeout) => {
@@ -214,7 +214,7 @@ enum Refused {
 }
 
 /// Waits until the open is granted; where the program wants that, until somebody is at the other end.
-async fn granted(ask: &OpenAsk, ends: &Ends, client: &Client) -> Result<(), Refused> {
+async fn granted(ask: &OpenAsk, ends: &Ends, leg: &Leg, client: &Client) -> Result<(), Refused> {
     let waits = ask.no_wait || ask.timeout_ms.is_some();
     let granted = async {
         match (&ends.writer, &ends.reader) {
@@ -231,8 +231,25 @@ async fn granted(ask: &OpenAsk, ends: &Ends, client: &Client) -> Result<(), Refu
     };
     tokio::select! {
         biased;
-        cause = client.left() => Err(Refused::Left(cause)),
+        cause = absent(leg, client) => Err(Refused::Left(cause)),
         granted = granted => granted.map_err(Refused::Pipe),
+    }
+}
+
+/// Waits until the program leaves, or reads no more, which it is told. One that holds both ends may
+/// have something to say all the same.
+///
+/// # Cancel safety
+/// Cancel safe.
+async fn absent(leg: &Leg, client: &Client) -> Cause {
+    if leg.from.is_some() {
+        return client.left().await;
+    }
+    leg.absent().await;
+    tokio::select! {
+        biased;
+        cause = client.left() => cause,
+        () = std::future::ready(()) => Cause::ReaderClosed,
     }
 }
 
