@@ -1,6 +1,7 @@
 //! The life of a host's node: its start, its end, and what a signal does to its pipes.
 
 use std::{
+    fs,
     io::{self, Write},
     net::UdpSocket,
 };
@@ -8,7 +9,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    host::{Host, assert_same, introduce, noise, take},
+    host::{Host, Running, assert_same, introduce, noise, take, until},
     named::two_hosts,
 };
 
@@ -173,4 +174,54 @@ fn listening_on_ipv4_and_ipv6_at_once_reaches_both() {
         assert_eq!(b.qpipe(&["recv", "x"]).end().expect(0).stdout(), "hello");
         sender.end().expect(0);
     }
+}
+
+#[test]
+fn what_is_in_the_way_of_a_node_is_named() {
+    for name in ["start.lock", "node.log", "node.sock"] {
+        let host = Host::sharing();
+        fs::create_dir_all(host.home(name)).unwrap();
+        let path = host.home(name).display().to_string();
+        let said = [path.as_str(), "no node for this host's programs"];
+
+        host.qpipe(&["send", "x"]).end().expect(1).saying(&said);
+        host.qpipe(&["recv", "x"]).end().expect(1).saying(&said);
+        host.run(&["stop"]).saying(&["no node runs"]);
+
+        // One that serves has no log.
+        if name != "node.log" {
+            let served = host.qpipe(&["serve", "--listen", "127.0.0.1:0"]).end().expect(1);
+            served.saying(&[&path]);
+        }
+        fs::remove_dir(host.home(name)).unwrap();
+        let receiver = host.qpipe(&["recv", "x"]).start();
+        host.qpipe(&["send", "x"]).input(b"all").end().expect(0).silent();
+        assert_eq!(receiver.end().expect(0).stdout(), "all");
+    }
+}
+
+#[test]
+fn a_node_without_descriptors_turns_programs_away_and_keeps_those_that_it_has() {
+    const MORE: usize = 64;
+    let host = Host::sharing();
+    // The node, too, gets the limit of the command that starts it.
+    let receiver = host.bash("ulimit -n 64; exec qpipe recv x").start();
+    until("the first", || host.qpipe(&["ls"]).end().stdout().contains('x').then_some(()));
+    let mut more: Vec<_> =
+        (0..MORE).map(|i| host.qpipe(&["recv", &format!("more/{i}")]).start()).collect();
+
+    until("the limit", || more.iter_mut().any(Running::has_ended).then_some(()));
+
+    for mut program in more {
+        if program.has_ended() {
+            let refused = program.end().expect(1).saying(&["open"]);
+            assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
+        } else {
+            program.signal(Signal::TERM);
+        }
+    }
+    let names = || host.qpipe(&["ls"]).end().stdout();
+    until("room", || (names().lines().count() == 1).then_some(()));
+    host.qpipe(&["send", "x"]).input(b"all").end().expect(0);
+    assert_eq!(receiver.end().expect(0).stdout(), "all");
 }

@@ -40,7 +40,7 @@ const LOG_TAIL_BYTES: u64 = 1 << 10;
 ///
 /// # Errors
 /// [`LocalError::Start`] if the program cannot be started, ends before it listens, or does not listen
-/// within [`NODE_START_MAX`].
+/// within [`NODE_START_MAX`]; [`LocalError::Io`] if a file in the home is in the way.
 ///
 /// # Cancel safety
 /// Cancel safe; a program that was started runs on.
@@ -64,21 +64,22 @@ pub async fn connect_or_start(
         loop {
             let lock = match starting {
                 Some(_) => None,
-                None => try_lock(home).map_err(|error| failed(error.to_string()))?,
+                None => try_lock(home)?,
             };
             // Whoever had the lock before may have started one.
             if let Some(stream) = connect(home).await? {
                 return Ok(stream);
             }
             if let Some(lock) = lock {
+                let (log, log_from) = open_log(&home.node_log_file())?;
                 let child =
-                    start(home, program, args).map_err(|error| failed(error.to_string()))?;
-                starting = Some(Starting { child, _lock: lock });
+                    start(home, program, args, log).map_err(|error| failed(error.to_string()))?;
+                starting = Some(Starting { child, log_from, _lock: lock });
             } else if let Some(started) = &mut starting
                 && let Ok(Some(status)) = started.child.try_wait()
             {
                 // It ends as well if another one, of `qpipe serve`, has just begun to listen.
-                let last_words = last_words(&home.node_log_file());
+                let last_words = last_words(&home.node_log_file(), started.log_from);
                 let found = connect(home).await?;
                 return found.ok_or_else(|| failed(format!("it ended ({status}){last_words}")));
             }
@@ -123,7 +124,7 @@ pub async fn retire(home: &Home) -> Result<(), LocalError> {
 ///
 /// # Errors
 /// What the system says, or that others start one for longer than [`NODE_START_MAX`].
-pub async fn hold_start(home: &Home) -> io::Result<File> {
+pub async fn hold_start(home: &Home) -> Result<File, LocalError> {
     let holding = async {
         loop {
             if let Some(lock) = try_lock(home)? {
@@ -132,29 +133,30 @@ pub async fn hold_start(home: &Home) -> io::Result<File> {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
     };
-    tokio::time::timeout(NODE_START_MAX, holding)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    let late = || cannot("lock", &home.start_lock_file())(io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(NODE_START_MAX, holding).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// A node that was started and does not listen yet.
 struct Starting {
     child: Child,
+    /// Where in the log its own words begin.
+    log_from: u64,
     /// Keeps others from starting one.
     _lock: File,
 }
 
-fn try_lock(home: &Home) -> io::Result<Option<File>> {
-    let file = disk::open_lock_file(&home.start_lock_file())?;
+fn try_lock(home: &Home) -> Result<Option<File>, LocalError> {
+    let path = home.start_lock_file();
+    let file = disk::open_lock_file(&path).map_err(cannot("lock", &path))?;
     match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
         Ok(()) => Ok(Some(file)),
         Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(cannot("lock", &path)(error.into())),
     }
 }
 
-fn start(home: &Home, program: &Path, args: &[OsString]) -> io::Result<Child> {
-    let log = open_log(&home.node_log_file())?;
+fn start(home: &Home, program: &Path, args: &[OsString], log: File) -> io::Result<Child> {
     // A name without a directory is searched for in PATH.
     let is_path = program.components().count() > 1;
     let program = if is_path { std::path::absolute(program)? } else { program.to_path_buf() };
@@ -167,30 +169,44 @@ fn start(home: &Home, program: &Path, args: &[OsString]) -> io::Result<Child> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()
 }
 
-fn open_log(path: &Path) -> io::Result<File> {
-    if path.metadata().is_ok_and(|found| found.len() >= LOG_BYTES_MAX) {
-        std::fs::rename(path, old_log(path))?;
-    }
-    OpenOptions::new().append(true).create(true).mode(PRIVATE_FILE_MODE).open(path)
+/// The log, and how long it is.
+fn open_log(path: &Path) -> Result<(File, u64), LocalError> {
+    let open = || -> io::Result<(File, u64)> {
+        if path.metadata().is_ok_and(|found| found.is_file() && found.len() >= LOG_BYTES_MAX) {
+            std::fs::rename(path, old_log(path))?;
+        }
+        let options = &mut OpenOptions::new();
+        let log = options.append(true).create(true).mode(PRIVATE_FILE_MODE).open(path)?;
+        let length = log.metadata()?.len();
+        Ok((log, length))
+    };
+    open().map_err(cannot("write", path))
+}
+
+/// What the system says of a file in the home.
+fn cannot(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LocalError {
+    let path = path.to_path_buf();
+    move |cause| LocalError::Io { what, path, cause }
 }
 
 fn old_log(path: &Path) -> PathBuf {
     path.with_extension("log.old")
 }
 
-/// The last line of the log, after a colon.
-fn last_words(log: &Path) -> String {
+/// The last line that was written to the log after the first `from` bytes, after a colon.
+fn last_words(log: &Path, from: u64) -> String {
     let read = || -> io::Result<String> {
         let mut file = disk::open_to_read(log)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+        file.seek(SeekFrom::Start(from.max(length.saturating_sub(LOG_TAIL_BYTES))))?;
         let mut bytes = Vec::new();
         file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     match read().unwrap_or_default().lines().rfind(|line| !line.trim().is_empty()) {
         Some(line) => format!(": {}", printable(line)),
-        None => String::new(),
+        // A full disk takes none.
+        None => " and left no word".to_owned(),
     }
 }
 

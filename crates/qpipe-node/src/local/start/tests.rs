@@ -122,6 +122,33 @@ async fn node_that_ends_at_once_is_told_with_its_last_words() {
 }
 
 #[tokio::test]
+async fn words_of_an_earlier_node_are_not_taken_for_those_of_one_that_says_none() {
+    let (_dir, home) = home();
+    home.create().unwrap();
+    fs::write(home.node_log_file(), "the trouble of yesterday\n").unwrap();
+    let args = ["-c", "exit 3"].map(OsString::from);
+
+    let error = connect_or_start(&home, Path::new("/bin/sh"), &args).await.unwrap_err();
+
+    let text = error.to_string();
+    assert!(text.contains("left no word") && !text.contains("yesterday"), "{text}");
+}
+
+#[tokio::test]
+async fn file_that_is_in_the_way_is_named() {
+    for name in ["start.lock", "node.log"] {
+        let (_dir, home) = home();
+        home.create().unwrap();
+        let path = home.state_file(name);
+        fs::create_dir(&path).unwrap();
+
+        let error = connect_or_start(&home, Path::new("/bin/sh"), &[]).await.unwrap_err();
+
+        assert!(matches!(&error, LocalError::Io { path: named, .. } if *named == path), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn program_that_is_not_there_is_told() {
     let (dir, home) = home();
 
