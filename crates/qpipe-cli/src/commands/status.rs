@@ -60,11 +60,9 @@ pub(crate) async fn stop(args: StopArgs) -> anyhow::Result<Exit> {
         say::note("no node runs for this host's programs");
         return Ok(Exit::Success);
     };
-    let ask = Ask::Stop { within_ms: milliseconds(args.within) };
-    stream.send(&Request::new(ask), &[]).await?;
-    match stream.recv::<Event>().await? {
+    match ask(&mut stream, Ask::Stop { within_ms: milliseconds(args.within) }).await? {
         Some(Event::Done) => {}
-        _ => bail!("the node did not answer"),
+        other => bail!(no_answer(other)),
     }
     // It closes the connection when it ends.
     while stream.recv::<Event>().await.is_ok_and(|event| event.is_some()) {}
@@ -73,12 +71,30 @@ pub(crate) async fn stop(args: StopArgs) -> anyhow::Result<Exit> {
 
 async fn status() -> anyhow::Result<NodeStatus> {
     let mut stream = node().await?;
-    stream.send(&Request::new(Ask::Status), &[]).await?;
-    match stream.recv::<Event>().await? {
+    match ask(&mut stream, Ask::Status).await? {
         Some(Event::Status(status)) => {
             serde_json::from_value(status).context("the node answered what is not understood")
         }
-        _ => bail!("the node did not answer"),
+        other => bail!(no_answer(other)),
+    }
+}
+
+/// Asks the node, and gives what it says first.
+async fn ask(stream: &mut LocalStream, ask: Ask) -> anyhow::Result<Option<Event>> {
+    let asked = stream.send(&Request::new(ask), &[]).await;
+    match (asked, stream.recv().await) {
+        // One that does not listen may have said why.
+        (_, Ok(Some(event))) => Ok(Some(event)),
+        (Err(error), _) => Err(error.into()),
+        (Ok(()), heard) => Ok(heard?),
+    }
+}
+
+/// What came instead of the answer.
+fn no_answer(event: Option<Event>) -> String {
+    match event {
+        Some(Event::Failed { text }) => say::clean(&text),
+        _ => "this host's node ended before it answered".to_owned(),
     }
 }
 
