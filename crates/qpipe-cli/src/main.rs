@@ -59,6 +59,35 @@ fn end_of(error: &anyhow::Error) -> Exit {
     if error.downcast_ref::<io::Error>().is_some_and(is_broken_pipe) {
         return Exit::broken_pipe();
     }
-    say::error(format_args!("{error:#}"));
+    say::error(sentence(error));
     if error.is::<WrongUsage>() { Exit::Usage } else { Exit::Failure }
+}
+
+/// The error with its causes, each told once: many errors name their cause in their own words, and
+/// give it as their source as well.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| match cause.to_string() {
+        cause if told.contains(&cause) => told,
+        cause if told.is_empty() => cause,
+        cause => format!("{told}: {cause}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn a_cause_that_an_error_has_told_is_not_told_again() {
+        let full = io::Error::other("the disk is full");
+        let error =
+            Err::<(), _>(anyhow::Error::new(full).context("cannot write f: the disk is full"))
+                .context("no key")
+                .unwrap_err();
+
+        assert_eq!(sentence(&error), "no key: cannot write f: the disk is full");
+        assert_eq!(sentence(&anyhow!("no key").context("no node")), "no node: no key");
+    }
 }

@@ -31,7 +31,7 @@ use crate::{
     host::ThisHost,
     input, output,
     pump::Stopped,
-    say,
+    say, sentence,
     shared::{self, Carried, Ended, Handed, Opened, Told},
     signals::Signals,
     target::Place,
@@ -220,7 +220,7 @@ fn conclude(status: ExitStatus, outcome: Outcome, label: &Label) -> anyhow::Resu
             "the program {}: the reader of {label} was told that it is cut off",
             how_failed(status)
         )),
-        Err(error) => say::error(format_args!("{error:#}")),
+        Err(error) => say::error(sentence(&error)),
     }
     Ok(Exit::Status(shell_status(status)))
 }
