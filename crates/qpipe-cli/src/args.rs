@@ -37,7 +37,7 @@ pub(crate) struct Cli {
 /// What follows the list of commands.
 const AFTER_HELP: &str = "\
 A TARGET is HOST/NAME (a pipe on another host: an alias, a DNS name or an address, with :PORT unless \
-it is 7473), NAME (a pipe of this host's `qpipe serve`), or a ticket (qpipe1…). Since `ps` shows \
+it is 7473), NAME (a pipe of this host's own node), or a ticket (qpipe1…). Since `ps` shows \
 arguments to everybody on the host, a ticket may also be put into $QPIPE_TICKET.
 
 Exit status: 0 when every byte was consumed (send) or came through (recv); death of SIGPIPE (141) \
@@ -82,13 +82,17 @@ pub(crate) enum Command {
     /// List the named pipes of this host's node that are in use
     Ls(ListArgs),
     /// End this host's node: what is open has some time to come to its end
+    ///
+    /// Whoever waits for a partner at a name of this host is told at once. The next command starts
+    /// another node.
     Stop(StopArgs),
     /// Run the node that this host's commands share; they start it themselves
     #[command(hide = true)]
     Node(NodeArgs),
     /// Run this host's node, in the foreground: named pipes, for whom authorized.toml lists
     ///
-    /// SIGTERM and SIGINT end it, SIGHUP has it read its files again.
+    /// SIGTERM and SIGINT end it: what is open has 10 s to come to its end, and a second signal cuts
+    /// it. SIGHUP has it read authorized.toml again.
     Serve(ServeArgs),
     /// Show this host's key
     #[command(subcommand)]
@@ -317,7 +321,7 @@ pub(crate) struct ListArgs {
 /// What `stop` takes.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StopArgs {
-    /// How long pipes that are open may go on, as 10s, 5min; then they are cut
+    /// How long pipes that are open may go on, as 10s, 5min; then they are cut. 0s cuts them now
     #[arg(long, value_name = "TIME", default_value = "10s",
         value_parser = humantime::parse_duration)]
     pub(crate) within: Duration,

@@ -16,6 +16,9 @@ use crate::{
     host, say,
 };
 
+/// How long a node may take to say how it is.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
 /// Shows what this host's node does.
 ///
 /// # Errors
@@ -71,7 +74,8 @@ pub(crate) async fn stop(args: StopArgs) -> anyhow::Result<Exit> {
 
 async fn status() -> anyhow::Result<NodeStatus> {
     let mut stream = node().await?;
-    match ask(&mut stream, Ask::Status).await? {
+    let answer = tokio::time::timeout(ANSWER_MAX, ask(&mut stream, Ask::Status)).await;
+    match answer.context("this host's node does not answer: it is stopped, or very busy")?? {
         Some(Event::Status(status)) => {
             serde_json::from_value(status).context("the node answered what is not understood")
         }
