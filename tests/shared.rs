@@ -354,10 +354,12 @@ fn a_reader_that_leaves_before_the_pipe_is_open_is_noticed() {
     assert_eq!(a.pipeline("qpipe recv --timeout 1h b/x | true").end().statuses(), "141 0");
 
     // Whoever holds both ends can be heard all the same.
-    let far = b.qpipe(&["duplex", "y"]).start();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let far = b.qpipe(&["duplex", "y"]).stdin(reader).start();
     let near = a.pipeline("echo answer | qpipe duplex --timeout 1h b/y | true").end();
     assert!(near.statuses().starts_with("0 "), "{near:?}");
     assert_eq!(far.end().expect(0).stdout(), "answer\n");
+    drop(writer);
 }
 
 #[test]
