@@ -127,6 +127,52 @@ fn a_third_program_that_joins_under_load_costs_no_byte() {
 }
 
 #[test]
+fn lines_of_several_programs_stay_whole() {
+    lines_stay_whole(|name, letter| {
+        // Written in pieces that do not end with lines.
+        format!(
+            "for i in $(seq 300); do head -c $((RANDOM / 2)) /dev/zero | tr '\\0' {letter}; echo; done \
+             | qpipe send --records line {name}"
+        )
+    });
+}
+
+#[test]
+fn small_writes_of_several_programs_that_have_the_pipe_itself_stay_whole() {
+    lines_stay_whole(|name, letter| {
+        let line = letter.repeat(4_000);
+        let program = format!("for i in $(seq 2000); do echo {line}; done >&3");
+        format!("qpipe open --write {name} --fd 3 -- bash -c '{program}'")
+    });
+}
+
+/// Runs programs that write lines of one letter, here and on another host.
+fn lines_stay_whole(program: impl Fn(&str, &str) -> String) {
+    let (a, b, _serving) = two_hosts(&["send:*"]);
+    let receiver = b.qpipe(&["recv", "log"]).start();
+    let writers: Vec<_> = ["p", "q", "r", "s"]
+        .iter()
+        .enumerate()
+        .map(|(i, letter)| match i % 2 {
+            0 => a.bash(&program("b/log", letter)).start(),
+            _ => b.bash(&program("log", letter)).start(),
+        })
+        .collect();
+    for writer in writers {
+        writer.end().expect(0);
+    }
+    let received = receiver.end().expect(0).stdout();
+
+    let mut letters = [0; 4];
+    for line in received.lines().filter(|line| !line.is_empty()) {
+        let first = line.as_bytes()[0];
+        assert!(line.bytes().all(|byte| byte == first), "torn");
+        letters[usize::from(first - b'p')] += 1;
+    }
+    assert!(letters.iter().all(|lines| *lines >= 290), "{letters:?}");
+}
+
+#[test]
 fn a_duplex_program_whose_partner_reads_no_more_still_gets_the_answer() {
     let host = Host::sharing();
     let (reader, writer) = std::io::pipe().unwrap();

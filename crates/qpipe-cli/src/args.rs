@@ -54,7 +54,7 @@ pub(crate) enum Command {
     ///
     /// Without a TARGET: into an anonymous pipe; the command for the other host is shown on
     /// standard error. Exits 0 only when the reader has consumed every byte.
-    Send(PipeArgs),
+    Send(SendArgs),
     /// Write what comes out of a pipe to standard output
     ///
     /// Without a TARGET: from an anonymous pipe; the command for the other host is shown on
@@ -199,6 +199,27 @@ impl From<WaitingArgs> for Waiting {
         let WaitingArgs { heartbeat, notice, give_up } = args;
         Waiting { heartbeat, notice, give_up }
     }
+}
+
+/// What `send` takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SendArgs {
+    #[command(flatten)]
+    pub(crate) pipe: PipeArgs,
+
+    /// Keep lines whole, of up to 16 KiB, whoever else writes into the pipe; each goes to one reader
+    ///
+    /// Without this only the writes of programs that have the pipe itself are kept whole, of up to
+    /// 4 KiB: see `qpipe open`.
+    #[arg(long, value_name = "WHAT", conflicts_with = "rate")]
+    pub(crate) records: Option<Records>,
+}
+
+/// What stays together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Records {
+    /// Lines
+    Line,
 }
 
 /// What `recv` takes.

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::bail;
 use bytes::Bytes;
+use qpipe_node::{LINE_BYTES_MAX, Lines};
 use rustix::{
     buffer::spare_capacity,
     event::{PollFd, PollFlags, poll},
@@ -52,6 +53,8 @@ pub(crate) fn must_be_open() -> anyhow::Result<()> {
 /// SIGPIPE even while the process lives on.
 pub(crate) struct Input {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
+    /// Keeps lines whole, where that is wanted.
+    lines: Option<Lines>,
     /// The thread waits for the other end's hang-up beside its input.
     _stop: PipeWriter,
 }
@@ -69,7 +72,7 @@ impl Input {
             // Without a descriptor for that it stays open until the process ends.
             let _ = close_stdin();
         })?;
-        Ok(Self { chunks, _stop: stop })
+        Ok(Self { chunks, lines: None, _stop: stop })
     }
 
     /// The next bytes, never none at all; `None` at the end.
@@ -80,12 +83,27 @@ impl Input {
     /// # Cancel safety
     /// No byte is lost by dropping the future.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        self.chunks.recv().await.transpose()
+        loop {
+            if let Some(lines) = self.lines.as_mut().and_then(|lines| lines.next(LINE_BYTES_MAX)) {
+                return Ok(Some(lines));
+            }
+            let chunk = self.chunks.recv().await.transpose()?;
+            let Some(lines) = &mut self.lines else { return Ok(chunk) };
+            match chunk {
+                Some(chunk) => lines.push(&chunk),
+                None => return Ok(lines.rest()),
+            }
+        }
+    }
+
+    /// From now on whole lines are given out, of up to [`LINE_BYTES_MAX`].
+    pub(crate) fn keep_lines(&mut self) {
+        self.lines.get_or_insert_default();
     }
 
     /// Whether nothing that was read waits to be asked for.
     pub(crate) fn is_drained(&self) -> bool {
-        self.chunks.is_empty()
+        self.chunks.is_empty() && self.lines.as_ref().is_none_or(Lines::is_empty)
     }
 }
 

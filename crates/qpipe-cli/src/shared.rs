@@ -11,8 +11,8 @@ use qpipe::{Cause, End, Fingerprint};
 use qpipe_node::{
     Alias, Home,
     local::{
-        Ask, Event, LocalError, LocalStream, OpenAsk, Place, Request, Word, connect_or_start,
-        milliseconds, process_text,
+        Ask, Event, LocalError, LocalStream, OpenAsk, Place, Records, Request, Word,
+        connect_or_start, milliseconds, process_text,
     },
 };
 use tokio::time::Instant;
@@ -53,6 +53,13 @@ pub(crate) enum Attempt {
     Own(Box<(ThisHost, target::Place)>),
 }
 
+/// What only one of the commands can be told.
+#[derive(Default)]
+pub(crate) struct Special {
+    pub(crate) abort_as_eof: bool,
+    pub(crate) records: Option<Records>,
+}
+
 /// Has the host's node do what the command line asks for, if that is its to do.
 ///
 /// # Errors
@@ -60,7 +67,7 @@ pub(crate) enum Attempt {
 pub(crate) async fn attempt(
     args: &PipeArgs,
     end: End,
-    abort_as_eof: bool,
+    special: Special,
     signals: &mut Signals,
 ) -> anyhow::Result<Attempt> {
     let this = ThisHost::load()?;
@@ -69,8 +76,9 @@ pub(crate) async fn attempt(
         return Ok(Attempt::Own(Box::new((this, target))));
     };
     let label = target.label();
-    let ended = run(&this, args, end, place, &label, signals).await?;
-    Ok(Attempt::Done(tell(ended, &label, abort_as_eof)))
+    let wishes = Wishes { records: special.records, ..args.into() };
+    let ended = run(&this, wishes, end, place, &label, signals).await?;
+    Ok(Attempt::Done(tell(ended, &label, special.abort_as_eof)))
 }
 
 /// Hands the standard descriptors for `end` of the pipe to this host's node, and waits for the end.
@@ -79,7 +87,7 @@ pub(crate) async fn attempt(
 /// There is no node to be had, or the pipe could not be opened.
 async fn run(
     this: &ThisHost,
-    args: &PipeArgs,
+    wishes: Wishes,
     end: End,
     place: Place,
     label: &Label,
@@ -91,7 +99,7 @@ async fn run(
         }
         end => Handed::Standard(end),
     };
-    let mut carried = match open(this, args.into(), handed, place, label, signals).await? {
+    let mut carried = match open(this, wishes, handed, place, label, signals).await? {
         Opened::Carried(carried) => carried,
         Opened::Ended(ended) => return Ok(ended),
     };
@@ -228,6 +236,7 @@ impl<'a> Carried<'a> {
             no_wait: wishes.no_wait,
             timeout_ms: wishes.timeout.map(milliseconds),
             wants_progress: progress.is_shown(),
+            records: wishes.records,
             process: process_name(),
         };
         match stream.send(&Request::new(Ask::Open(ask)), &handed.descriptors()).await {

@@ -24,6 +24,7 @@ mod home;
 mod invitation;
 mod join;
 mod known_peers;
+mod lines;
 pub mod local;
 mod lock;
 mod names;
@@ -52,6 +53,7 @@ pub use invitation::{
     INVITATION_RULES_MAX, INVITATIONS_PENDING_MAX, Invitation, InvitationError, Invitations,
     RedeemError,
 };
+pub use lines::{LINE_BYTES_MAX, Lines};
 pub use local::local_peer;
 pub use lock::{ServeInfo, ServeLock, ServeLockError, running_serve};
 pub use names::{INCARNATIONS_PER_NAME_MAX, NAMES_MAX};

@@ -12,7 +12,7 @@ use crate::{
     progress::Progress,
     pump::{self, Stopped},
     rate::Throttle,
-    shared::{Attempt, attempt},
+    shared::{Attempt, Special, attempt},
     signals::Signals,
 };
 
@@ -24,7 +24,7 @@ pub(crate) async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
     input::must_be_open()?;
     output::must_be_open()?;
     let mut signals = Signals::listen()?;
-    let (this, place) = match attempt(&args, End::Duplex, false, &mut signals).await? {
+    let (this, place) = match attempt(&args, End::Duplex, Special::default(), &mut signals).await? {
         Attempt::Done(exit) => return Ok(exit),
         Attempt::Own(own) => *own,
     };

@@ -11,7 +11,7 @@ use crate::{
     progress::Progress,
     pump::{self, Stopped},
     rate::Throttle,
-    shared::{Attempt, attempt},
+    shared::{Attempt, Special, attempt},
     signals::Signals,
 };
 
@@ -23,7 +23,8 @@ pub(crate) async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
     let RecvArgs { pipe: args, abort_as_eof } = args;
     output::must_be_open()?;
     let mut signals = Signals::listen()?;
-    let (this, place) = match attempt(&args, End::Read, abort_as_eof, &mut signals).await? {
+    let special = Special { abort_as_eof, ..Special::default() };
+    let (this, place) = match attempt(&args, End::Read, special, &mut signals).await? {
         Attempt::Done(exit) => return Ok(exit),
         Attempt::Own(own) => *own,
     };

@@ -1,9 +1,10 @@
 //! `qpipe send`.
 
 use qpipe::{End, PipeWriter};
+use qpipe_node::local;
 
 use crate::{
-    args::PipeArgs,
+    args::{PipeArgs, Records, SendArgs},
     ending,
     exit::Exit,
     input::{self, Input},
@@ -11,7 +12,7 @@ use crate::{
     progress::Progress,
     pump::{self, Stopped},
     rate::Throttle,
-    shared::{Attempt, attempt},
+    shared::{Attempt, Special, attempt},
     signals::Signals,
 };
 
@@ -19,10 +20,13 @@ use crate::{
 ///
 /// # Errors
 /// The pipe could not be opened.
-pub(crate) async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: SendArgs) -> anyhow::Result<Exit> {
+    let SendArgs { pipe: args, records } = args;
     input::must_be_open()?;
     let mut signals = Signals::listen()?;
-    let (this, place) = match attempt(&args, End::Write, false, &mut signals).await? {
+    let kept = records.map(|Records::Line| local::Records::Line);
+    let special = Special { records: kept, ..Special::default() };
+    let (this, place) = match attempt(&args, End::Write, special, &mut signals).await? {
         Attempt::Done(exit) => return Ok(exit),
         Attempt::Own(own) => *own,
     };
@@ -34,7 +38,7 @@ pub(crate) async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
     let watch = writer.watch();
     tell_waiting(async move { watch.joined().await }, &opened.label);
     let outcome = tokio::select! {
-        outcome = send(&mut writer, &args) => outcome,
+        outcome = send(&mut writer, &args, records) => outcome,
         signal = signals.next() => Err(Stopped::Signal(signal)),
     };
     let written = writer.written();
@@ -47,9 +51,16 @@ pub(crate) async fn run(args: PipeArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-async fn send(writer: &mut PipeWriter, args: &PipeArgs) -> Result<(), Stopped> {
+async fn send(
+    writer: &mut PipeWriter,
+    args: &PipeArgs,
+    records: Option<Records>,
+) -> Result<(), Stopped> {
     await_partner(writer.accepted(), writer.joined(), args).await?;
     let mut input = Input::start().map_err(Stopped::Input)?;
+    if let Some(Records::Line) = records {
+        input.keep_lines();
+    }
     let mut throttle = Throttle::new(args.rate, args.burst);
     let progress = Progress::start(input::is_terminal());
     let outcome = pump::send_all(&mut input, writer, &mut throttle, &progress).await;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use qpipe::End;
+use qpipe_node::local::Records;
 use rustix::stdio::{stdin, stdout};
 
 use crate::{
@@ -128,16 +129,27 @@ pub(crate) struct Wishes {
     pub(super) accept_new: bool,
     pub(super) no_wait: bool,
     pub(super) timeout: Option<Duration>,
+    pub(super) records: Option<Records>,
 }
 
 impl From<&OpenArgs> for Wishes {
     fn from(args: &OpenArgs) -> Self {
-        Self { accept_new: args.accept_new, no_wait: args.no_wait, timeout: args.timeout }
+        Self {
+            accept_new: args.accept_new,
+            no_wait: args.no_wait,
+            timeout: args.timeout,
+            records: Some(Records::Write),
+        }
     }
 }
 
 impl From<&PipeArgs> for Wishes {
     fn from(args: &PipeArgs) -> Self {
-        Self { accept_new: args.accept_new, no_wait: args.no_wait, timeout: args.timeout }
+        Self {
+            accept_new: args.accept_new,
+            no_wait: args.no_wait,
+            timeout: args.timeout,
+            records: None,
+        }
     }
 }

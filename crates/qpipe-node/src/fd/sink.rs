@@ -89,6 +89,11 @@ impl Sink {
         self.descriptor.closed().await;
     }
 
+    /// Whether [`Sink::finish`] may fail: until then it is open whether all was written.
+    pub(crate) fn may_fail_late(&self) -> bool {
+        !self.descriptor.shared().is_quick()
+    }
+
     /// Closes it after the last byte, and says whether everything was written: a file of another host
     /// may tell only now that there was no room. A reader that did not wait for this says nothing of
     /// how it went.
@@ -98,7 +103,6 @@ impl Sink {
     ///
     /// # Cancel safety
     /// It is closed, but nobody hears of an error.
-    #[cfg_attr(not(test), expect(dead_code, reason = "join/local.rs does not call it yet"))]
     pub(crate) async fn finish(mut self) -> io::Result<()> {
         if let Some(written) = self.writing.finish().await {
             written??;

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use rustix::{
     buffer::spare_capacity,
     io::{Errno, ioctl_fionread, read},
     net::{RecvFlags, recv},
+    pipe::PIPE_BUF,
 };
 use tokio::task::coop::consume_budget;
 
@@ -17,9 +19,13 @@ use super::{
     descriptor::{Descriptor, Side, Way},
     pooled::Pooled,
 };
+use crate::lines::Lines;
 
 /// The largest read. A chunk of a quarter of a mebibyte costs no more per byte than larger ones.
 const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// What a kernel pipe usually holds, in bytes: [`Source::fit`] makes none larger.
+const FIT_BYTES_MAX: usize = 64 * 1024;
 
 /// The smallest read: what is asked for when nothing is known to wait.
 const READ_BYTES_MIN: usize = 512;
@@ -31,6 +37,13 @@ pub(crate) struct Source {
     /// What was read and not handed out, or what a cancelled splice did not get written.
     pub(super) held: Bytes,
     reading: Pooled<Bytes>,
+    /// Keeps lines whole, where that is wanted.
+    lines: Option<Lines>,
+    /// What was read last was not all that there was.
+    is_cut: bool,
+    keeps_writes: bool,
+    /// The size that a kernel pipe was given.
+    size: Option<usize>,
     /// A step of a splice.
     pub(super) moving: Pooled<usize>,
     /// Bytes that such steps moved, and that nobody was told of yet.
@@ -56,6 +69,10 @@ impl Source {
             descriptor,
             held: Bytes::new(),
             reading: Pooled::idle(),
+            lines: None,
+            is_cut: false,
+            keeps_writes: false,
+            size: None,
             moving: Pooled::idle(),
             moved: 0,
             ended: false,
@@ -73,6 +90,30 @@ impl Source {
     /// # Cancel safety
     /// No byte is lost: a read that runs in the blocking pool is picked up by the next call.
     pub(crate) async fn next(&mut self, max: usize) -> io::Result<Option<Bytes>> {
+        loop {
+            if let Some(lines) = self.lines.as_mut().and_then(|lines| lines.next(max)) {
+                return Ok(Some(lines));
+            }
+            let bytes = self.next_bytes(max).await?;
+            let Some(lines) = &mut self.lines else { return Ok(bytes) };
+            match bytes {
+                Some(bytes) => lines.push(&bytes),
+                None => return Ok(lines.rest()),
+            }
+        }
+    }
+
+    /// From now on whole lines are given out, of up to [`crate::LINE_BYTES_MAX`].
+    pub(crate) fn keep_lines(&mut self) {
+        self.lines.get_or_insert_default();
+    }
+
+    /// Whether whole lines are given out.
+    pub(crate) fn keeps_lines(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    async fn next_bytes(&mut self, max: usize) -> io::Result<Option<Bytes>> {
         // A read of nothing would look like EOF.
         let max = max.max(1);
         // The bytes of a step come before those that are read now.
@@ -80,6 +121,7 @@ impl Source {
         if self.held.is_empty() && !self.ended {
             self.held = self.read(max).await?;
             self.ended = self.held.is_empty();
+            self.is_cut = self.held.len() >= max.min(READ_BYTES_MAX) && self.in_kernel() > Some(0);
         }
         if self.held.is_empty() {
             return Ok(None);
@@ -87,24 +129,76 @@ impl Source {
         Ok(Some(self.held.split_to(self.held.len().min(max))))
     }
 
+    /// Takes what the kernel holds to what is here already, so that this ends where a write of a
+    /// program does. To be called when no step of a splice is under way.
+    pub(crate) async fn gather(&mut self) {
+        let mut left = usize::try_from(self.in_kernel().unwrap_or(0)).unwrap_or(0);
+        let mut gathered = vec![std::mem::take(&mut self.held)];
+        while left > 0 {
+            // What was there a moment ago is read without waiting, unless somebody else has taken it;
+            // an error comes again.
+            let read = tokio::time::timeout(Duration::ZERO, self.read(left)).await;
+            let Some(bytes) = read.ok().and_then(Result::ok).filter(|bytes| !bytes.is_empty())
+            else {
+                break;
+            };
+            left -= bytes.len().min(left);
+            gathered.push(bytes);
+        }
+        self.held = gathered.concat().into();
+        self.is_cut = false;
+    }
+
+    /// Whether a write of a program may have been cut behind what was given out last: what comes next
+    /// goes on with it.
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.held.is_empty() || self.is_cut
+    }
+
+    /// From now on [`Source::fit`] is asked for.
+    pub(crate) fn keep_writes(&mut self) {
+        self.keeps_writes = true;
+    }
+
+    /// Has a kernel pipe hold no more than half of `window`, in bytes (of the rest the reader's node may
+    /// not have said yet that it is free), so that all it holds, which is whole writes
+    /// where they are small, can be sent at once; and no less than `PIPE_BUF`. A pipe that holds more
+    /// already stays as it is until the next call.
+    pub(crate) fn fit(&mut self, window: u64) {
+        let window = usize::try_from(window).unwrap_or(usize::MAX);
+        let size = 1 << (window / 2).clamp(PIPE_BUF, FIT_BYTES_MAX).ilog2();
+        if self.keeps_writes
+            && self.size != Some(size)
+            && self.descriptor.is_pipe()
+            && set_size(&self.descriptor, size)
+        {
+            self.size = Some(size);
+        }
+    }
+
     /// What lies ready now, in bytes: what remains to be taken for a command that was killed. 0
     /// where it is not known, and for files, where nobody put it there for us.
     pub(crate) fn ready_bytes(&self) -> u64 {
-        let in_kernel = match self.descriptor.way() {
+        self.held.len() as u64 + self.in_kernel().unwrap_or(0)
+    }
+
+    /// What lies in the kernel, where that is known.
+    fn in_kernel(&self) -> Option<u64> {
+        match self.descriptor.way() {
             Way::Own | Way::Socket | Way::Waited => ioctl_fionread(self.descriptor.shared()).ok(),
             Way::Pooled | Way::Prompt => None,
-        };
-        self.held.len() as u64 + in_kernel.unwrap_or(0)
+        }
     }
 
     /// Whether nothing is left of what was written so far. False where that is not known.
     pub(crate) fn is_drained(&self) -> bool {
-        let in_kernel = match self.descriptor.way() {
-            Way::Own | Way::Socket | Way::Waited => ioctl_fionread(self.descriptor.shared()).ok(),
-            Way::Pooled | Way::Prompt => None,
-        };
-        let is_empty = self.ended || in_kernel == Some(0);
-        self.held.is_empty() && !self.reading.is_busy() && !self.moving.is_busy() && is_empty
+        let is_empty = self.ended || self.in_kernel() == Some(0);
+        let has_line = self.lines.as_ref().is_some_and(|lines| !lines.is_empty());
+        !has_line
+            && self.held.is_empty()
+            && !self.reading.is_busy()
+            && !self.moving.is_busy()
+            && is_empty
     }
 
     /// Whether there are, or may be, bytes on our side of the kernel.
@@ -141,22 +235,45 @@ impl Source {
     }
 }
 
+#[cfg(target_os = "linux")]
+fn set_size(descriptor: &Descriptor, size: usize) -> bool {
+    rustix::pipe::fcntl_setpipe_size(descriptor.shared(), size).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_size(_descriptor: &Descriptor, _size: usize) -> bool {
+    true
+}
+
+/// Reads exactly what waits, up to `max`: no copy, nothing to spare, and no part of a write that is just
+/// being made.
 fn read_some(fd: BorrowedFd<'_>, way: Way, max: usize) -> Result<Bytes, Errno> {
-    let wanted = match way {
+    let waiting = || match way {
         Way::Pooled | Way::Prompt => READ_BYTES_MAX,
-        // Exactly what waits: no copy, and nothing to spare.
         Way::Own | Way::Socket | Way::Waited => match ioctl_fionread(fd) {
             Ok(waiting) => usize::try_from(waiting).unwrap_or(READ_BYTES_MAX),
             Err(_) => READ_BYTES_MAX,
         },
     };
-    let mut buffer = Vec::with_capacity(wanted.clamp(READ_BYTES_MIN, READ_BYTES_MAX).min(max));
-    match way {
-        Way::Socket => recv(fd, spare_capacity(&mut buffer), RecvFlags::DONTWAIT)?.0,
-        Way::Own | Way::Pooled | Way::Prompt | Way::Waited => {
-            read(fd, spare_capacity(&mut buffer))?
+    let into = |buffer: &mut Vec<u8>| match way {
+        Way::Socket => {
+            recv(fd, spare_capacity(buffer), RecvFlags::DONTWAIT).map(|(bytes, _)| bytes)
         }
+        Way::Own | Way::Pooled | Way::Prompt | Way::Waited => read(fd, spare_capacity(buffer)),
     };
+    let first = waiting();
+    let bytes = if first == 0 { READ_BYTES_MIN } else { first.min(READ_BYTES_MAX) };
+    let mut buffer = Vec::with_capacity(bytes.min(max));
+    let read = into(&mut buffer)?;
+    // Nothing waited, and now more than was asked for: this is a part of it.
+    if first == 0 && read == buffer.capacity() && read < max {
+        let more = waiting().min(max - read);
+        if more > 0 {
+            buffer.reserve_exact(more);
+            // What cannot be read now comes again.
+            let _ = into(&mut buffer);
+        }
+    }
     Ok(snug(buffer))
 }
 

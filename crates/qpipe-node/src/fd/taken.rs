@@ -31,7 +31,12 @@ impl Taken {
         Self { fd: Some(fd), is_quick, close }
     }
 
-    /// Closes it in the blocking pool.
+    /// Whether closing it keeps nobody waiting, and cannot fail.
+    pub(super) fn is_quick(&self) -> bool {
+        self.is_quick
+    }
+
+    /// Closes it, in the blocking pool unless that keeps nobody waiting.
     ///
     /// # Errors
     /// What close(2) says: of NFS, that what was written before did not fit.
@@ -40,6 +45,9 @@ impl Taken {
     /// It is closed, but nobody hears of the error.
     pub(super) async fn close(mut self) -> io::Result<()> {
         let (Some(fd), close) = (self.fd.take(), self.close) else { return Ok(()) };
+        if self.is_quick {
+            return close(fd).map_err(io::Error::from);
+        }
         // Only a runtime that shuts down drops a call.
         spawn_blocking(move || close(fd)).await.map_err(io::Error::other)?.map_err(io::Error::from)
     }

@@ -101,6 +101,11 @@ impl Exchange {
         number
     }
 
+    /// A writer's next piece is to be the next of all: a part of it is read already.
+    pub(super) fn go_on(&mut self, writer: Number) {
+        self.midway = Some(writer);
+    }
+
     pub(super) fn add_reader(&mut self) -> Number {
         let number = self.number();
         self.readers.insert(number, VecDeque::new());
@@ -233,6 +238,15 @@ impl Exchange {
             if let Some(writer) = self.writers.get_mut(&piece.writer) {
                 writer.doubt = writer.doubt.or(Some(cause));
             }
+        }
+    }
+
+    /// What a reader said it consumed turns out not to be where it had to be: writers that wait for
+    /// their verdict fail.
+    pub(super) fn spoil(&mut self, reader: Number, cause: Cause) {
+        self.finish(reader);
+        for writer in self.writers.values_mut() {
+            writer.doubt = writer.doubt.or(Some(cause));
         }
     }
 

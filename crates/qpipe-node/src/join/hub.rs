@@ -37,6 +37,11 @@ impl Hub {
         self.change(Exchange::add_writer)
     }
 
+    /// The writer comes from a splice: what is read of it already goes first.
+    pub(super) fn go_on(&self, writer: Number) {
+        self.change(|exchange| exchange.go_on(writer));
+    }
+
     pub(super) fn add_reader(&self) -> Number {
         self.change(Exchange::add_reader)
     }
@@ -169,10 +174,20 @@ impl Hub {
     ) -> Outcome {
         let ended = self.give(number, &mut sink, client).await;
         // The program behind it sees the end before the writers hear that it did.
-        drop(sink);
+        let finished = match ended {
+            Given::All => tokio::select! {
+                biased;
+                _ = client.left() => Ok(()),
+                finished = sink.finish() => finished,
+            },
+            _ => Ok(()),
+        };
         let bytes = client.received();
         let stopped = match ended {
-            Given::All => None,
+            Given::All => finished.err().map(|error| {
+                self.change(|exchange| exchange.spoil(number, cause_of_output(&error)));
+                output_failed(&error)
+            }),
             Given::Aborted(cause) => {
                 Some(Stop::from(PipeError::Aborted { cause, delivered: bytes }))
             }
@@ -205,10 +220,11 @@ impl Hub {
             match piece {
                 Ok(Some(piece)) => {
                     client.count_sent(piece.len() as u64);
+                    let is_whole = !source.goes_on();
                     tokio::select! {
                         biased;
                         cause = client.left() => return Err(self.abort(number, cause)),
-                        () = self.put(number, piece, true) => {}
+                        () = self.put(number, piece, is_whole) => {}
                     }
                 }
                 Ok(None) => return Ok(()),

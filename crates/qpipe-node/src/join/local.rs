@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use qpipe::{Cause, PipeError, PipeReader, PipeWriter};
+use rustix::pipe::PIPE_BUF;
 
 use super::{Client, Ending, cause_of_output, input_failed, of_pipe, output_broken, output_failed};
 use crate::fd::{self, Sink, Source, Unspliced};
 use crate::local::{Outcome, Stop};
 
 /// What is carried at once, in bytes: more than a kernel pipe usually holds.
-pub(super) const PIECE_BYTES_MAX: usize = 256 * 1024;
+const PIECE_BYTES_MAX: usize = 256 * 1024;
 
 /// Sends what a program writes to a peer, until the pipe is over.
 ///
@@ -23,6 +24,7 @@ pub(super) async fn feed(
     mut writer: PipeWriter,
 ) -> Result<(), Stop> {
     loop {
+        source.fit(writer.watch().window());
         let piece = tokio::select! {
             biased;
             over = writer.over() => return match over {
@@ -34,7 +36,7 @@ pub(super) async fn feed(
                 let piece = last_words(&mut source).await;
                 return Err(abort(writer, cause, piece).await);
             }
-            piece = source.next(PIECE_BYTES_MAX) => piece,
+            piece = source.next(piece_max(&source, &writer)) => piece,
         };
         match piece {
             Ok(Some(piece)) => {
@@ -68,6 +70,14 @@ pub(super) async fn feed(
     writer.over().await.map_err(Stop::from)
 }
 
+/// How much to take at once: lines that are kept whole are to fit the window.
+fn piece_max(source: &Source, writer: &PipeWriter) -> usize {
+    match source.keeps_lines() {
+        true => usize::try_from(writer.watch().window()).unwrap_or(PIECE_BYTES_MAX).max(PIPE_BUF),
+        false => PIECE_BYTES_MAX,
+    }
+}
+
 /// What a program that is gone had written before: one look into the kernel's pipe, since others may
 /// hold the write end as well and go on.
 pub(super) async fn last_words(source: &mut Source) -> Option<Bytes> {
@@ -99,6 +109,10 @@ pub(super) async fn drain(
     mut sink: Sink,
     client: &Client,
 ) -> Result<(), Stop> {
+    // Of what may still fail when it is closed the last byte is not consumed before.
+    let held = u64::from(sink.may_fail_late());
+    let mut unsaid = 0;
+    reader.hold_eof();
     loop {
         let piece = tokio::select! {
             biased;
@@ -111,8 +125,9 @@ pub(super) async fn drain(
         };
         let mut piece = match piece {
             Ok(Some(piece)) => piece,
-            Ok(None) => return Ok(()),
+            Ok(None) => break,
             Err(error) => {
+                reader.consume(unsaid);
                 // How much was consumed is known now that everything is written.
                 let error = reader.over().await.err().unwrap_or_else(|| of_pipe(&error));
                 return Err(Stop::from(error));
@@ -126,8 +141,10 @@ pub(super) async fn drain(
             };
             match written {
                 Ok(bytes) => {
-                    reader.consume(bytes as u64);
                     client.count_received(bytes as u64);
+                    unsaid += bytes as u64;
+                    reader.consume(unsaid - held);
+                    unsaid = held;
                 }
                 Err(error) => {
                     reader.close(cause_of_output(&error));
@@ -136,6 +153,18 @@ pub(super) async fn drain(
             }
         }
     }
+    let finished = tokio::select! {
+        biased;
+        cause = client.left() => return Err(stop(reader, cause)),
+        finished = sink.finish() => finished,
+    };
+    if let Err(error) = finished {
+        reader.close(cause_of_output(&error));
+        return Err(output_failed(&error));
+    }
+    reader.consume(unsaid);
+    reader.watch().take_eof();
+    Ok(())
 }
 
 fn stop(reader: PipeReader, cause: Cause) -> Stop {
@@ -180,6 +209,8 @@ pub(crate) async fn splice(
     if let Over::Third = over {
         // An error comes again.
         let _ = fd::settle(&mut source, &mut sink, moved).await;
+        // Of what moved so far a write's beginning may be the last.
+        source.gather().await;
         reader.receive_apart();
         return Spliced::Third(Box::new((source, sink)));
     }
@@ -208,12 +239,21 @@ async fn ended(
     drop(source);
     let over = match over {
         Over::Eof => match writer.means_eof().await {
-            Ok(()) => Over::Eof,
+            Ok(()) => tokio::select! {
+                biased;
+                _ = reader.left() => Over::Eof,
+                finished = sink.finish() => match finished {
+                    Ok(()) => Over::Eof,
+                    Err(error) => Over::Reader(cause_of_output(&error), output_failed(&error)),
+                },
+            },
             Err(cause) => Over::Writer(cause, None),
         },
-        over => over,
+        over => {
+            drop(sink);
+            over
+        }
     };
-    drop(sink);
     reader.receive_apart();
     let bytes = moved.load(Ordering::Relaxed);
     let outcome = |stopped| Outcome { bytes, stopped };

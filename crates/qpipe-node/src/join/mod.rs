@@ -72,6 +72,12 @@ impl Leg {
         Leg { from, to, client: Some(client) }
     }
 
+    /// Whether its bytes need not be seen.
+    pub(crate) fn can_be_spliced(&self) -> bool {
+        let keeps_lines = matches!(&self.from, Some(From::Local(source)) if source.keeps_lines());
+        self.client.is_some() && !keeps_lines
+    }
+
     /// Tells its holder that a partner is there.
     pub(crate) fn tell_joined(&self) {
         if let Some(From::Peer(reader)) = &self.from {
@@ -154,6 +160,9 @@ pub(crate) fn carry_at(hub: &Arc<Hub>, leg: Leg) -> Pin<Box<dyn Future<Output = 
         }
         (Some(From::Local(from)), _, Some(client)) => {
             let number = hub.add_writer();
+            if from.goes_on() {
+                hub.go_on(number);
+            }
             Box::pin(async move {
                 client.knows().await;
                 let sent = hub.write_from_program(number, from, &client).await;

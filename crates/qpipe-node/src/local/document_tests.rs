@@ -60,6 +60,7 @@ fn open() -> OpenAsk {
         no_wait: true,
         timeout_ms: Some(1),
         wants_progress: true,
+        records: Some(Records::Line),
         process: String::new(),
     }
 }

@@ -84,10 +84,22 @@ pub struct OpenAsk {
     /// Whether [`Event::Progress`] is to be told.
     #[serde(default)]
     pub wants_progress: bool,
+    /// What of the program's input is to stay together where others write into the pipe as well.
+    pub records: Option<Records>,
     /// The program's command line for the status, at most [`PROCESS_BYTES_MAX`] bytes without
     /// characters that terminals obey: see [`process_text`](super::process_text).
     #[serde(default)]
     pub process: String,
+}
+
+/// What of a program's input is not mixed with what others write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Records {
+    /// Lines, of up to [`LINE_BYTES_MAX`](crate::LINE_BYTES_MAX) bytes.
+    Line,
+    /// Writes into the kernel pipe, of up to `PIPE_BUF` bytes: the program has that pipe from qpipe.
+    Write,
 }
 
 /// Where a pipe is.

@@ -28,7 +28,7 @@ pub use events::{EVENTS_WAITING_MAX, EventSender, Words};
 pub use listener::{Credentials, Listener, REQUEST_MAX, ServerStream, UNASKED_MAX};
 pub use message::{
     Ask, EVENT_BYTES_MAX, Event, LOCAL_VERSION, MESSAGE_BYTES_MAX, OpenAsk, Outcome,
-    PROCESS_BYTES_MAX, PipeStop, Place, Request, Stop, Word, cause_of, milliseconds,
+    PROCESS_BYTES_MAX, PipeStop, Place, Records, Request, Stop, Word, cause_of, milliseconds,
 };
 pub use peer::local_peer;
 pub use socket::connect;

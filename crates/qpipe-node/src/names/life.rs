@@ -106,7 +106,7 @@ struct Two {
 
 /// These legs, if they are just those of two programs of this host.
 fn two_programs(mut legs: Vec<(Shape, Leg)>) -> Result<Two, Vec<(Shape, Leg)>> {
-    let is_so = legs.len() == 2 && legs.iter().all(|(_, leg)| leg.client.is_some());
+    let is_so = legs.len() == 2 && legs.iter().all(|(_, leg)| leg.can_be_spliced());
     if !is_so {
         return Err(legs);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use qpipe::{Cause, DialError, End, Ends, OpenOptions, OpenTarget, PipeError, PipeName, Session};
 use qpipe_proto::Target;
+use qpipe_proto::limits::INITIAL_LIMIT_BYTES;
 
 use super::SharedNode;
 use super::registry::Entry;
@@ -14,7 +15,8 @@ use crate::config::Config;
 use crate::fd::{Sink, Source};
 use crate::join::{Client, From, Leg, To, carry_both};
 use crate::local::{
-    Credentials, Event, LocalError, OpenAsk, Outcome, Place, ServerStream, Stop, Word, Words,
+    Credentials, Event, LocalError, OpenAsk, Outcome, Place, Records, ServerStream, Stop, Word,
+    Words,
 };
 use crate::names::Shape;
 use crate::reach::Way;
@@ -42,7 +44,7 @@ pub(super) async fn open(
     credentials: Credentials,
 ) -> Result<(), LocalError> {
     let (source, sink) = match take_over(ask.end, descriptors) {
-        Ok(taken) => taken,
+        Ok((source, sink)) => (source.map(|source| keeping(&ask, source)), sink),
         Err(told) => return stream.send(&told).await,
     };
     let (events, words) = stream.into_parts();
@@ -103,6 +105,21 @@ fn output_refused(error: io::Error) -> Event {
     }
     let stopped = Some(Stop::Output { errno: error.raw_os_error(), text });
     Event::Ended { sent: None, received: Some(Outcome { bytes: 0, stopped }) }
+}
+
+fn keeping(ask: &OpenAsk, mut source: Source) -> Source {
+    match ask.records {
+        Some(Records::Line) => source.keep_lines(),
+        Some(Records::Write) => {
+            source.keep_writes();
+            if let Place::Remote { .. } = ask.place {
+                // Before the program writes anything.
+                source.fit(INITIAL_LIMIT_BYTES);
+            }
+        }
+        None => {}
+    }
+    source
 }
 
 /// Hears what the program says until its socket is closed.

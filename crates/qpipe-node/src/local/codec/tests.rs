@@ -19,10 +19,11 @@ fn end() -> impl Strategy<Value = End> {
 }
 
 fn open() -> impl Strategy<Value = OpenAsk> {
-    (end(), place(), any::<(bool, bool)>(), any::<Option<u64>>(), vec(any::<String>(), 0..9))
-        .prop_map(|(end, place, (no_wait, wants_progress), timeout_ms, words)| {
+    (end(), place(), any::<(bool, bool, bool)>(), any::<Option<u64>>(), vec(any::<String>(), 0..9))
+        .prop_map(|(end, place, (no_wait, wants_progress, has_lines), timeout_ms, words)| {
             let process = process_text(words.iter().map(String::as_str));
-            OpenAsk { end, place, no_wait, timeout_ms, wants_progress, process }
+            let records = has_lines.then_some(Records::Line);
+            OpenAsk { end, place, no_wait, timeout_ms, wants_progress, records, process }
         })
 }
 
@@ -209,6 +210,7 @@ fn messages_that_are_too_long_are_not_made() {
         no_wait: false,
         timeout_ms: None,
         wants_progress: false,
+        records: None,
         process: String::new(),
     };
     let request = Request::new(Ask::Open(open)).encode();

@@ -24,6 +24,7 @@ async fn request_comes_with_its_descriptor_and_the_answer_goes_back() {
         place: PipePlace::Local { name: "x".to_owned() },
         no_wait: false,
         timeout_ms: None,
+        records: None,
         wants_progress: false,
         process: String::new(),
     }));
