@@ -481,9 +481,9 @@ mod tests {
         let cli = parse("qpipe send --timeout 1min --rate 10MiB/s --burst 64K b/x").unwrap();
 
         let Command::Send(args) = cli.command else { panic!("{cli:?}") };
-        assert_eq!(args.timeout, Some(Duration::from_secs(60)));
-        assert_eq!(args.rate, Some("10485760".parse().unwrap()));
-        assert_eq!(args.burst, Some(ByteSize::from_bytes(65536)));
+        assert_eq!(args.pipe.timeout, Some(Duration::from_secs(60)));
+        assert_eq!(args.pipe.rate, Some("10485760".parse().unwrap()));
+        assert_eq!(args.pipe.burst, Some(ByteSize::from_bytes(65536)));
     }
 
     #[test]

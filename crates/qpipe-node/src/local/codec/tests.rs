@@ -5,6 +5,7 @@ use qpipe::{Cause, End, Fingerprint, PipeError};
 use serde_json::json;
 
 use super::*;
+use crate::local::Records;
 use crate::local::{OpenAsk, Outcome, PipeStop, Place, Stop, cause_of};
 
 fn place() -> impl Strategy<Value = Place> {
