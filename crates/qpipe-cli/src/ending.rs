@@ -213,9 +213,6 @@ fn refusal(pipe: &Label, cause: Cause, way: Way) -> String {
             None => "ask there for a new ticket".into(),
         },
         Cause::Stopping => "try again when `qpipe serve` runs there again".into(),
-        Cause::Taken => {
-            "it has one writer and one reader at a time: wait, or use another name".into()
-        }
         Cause::Ticket => {
             "a ticket works once, and as long as its command runs: ask for another".into()
         }
@@ -318,7 +315,6 @@ mod tests {
              fingerprint` prints here"
         );
         assert!(told(Cause::NoPartner).contains("`qpipe recv`"));
-        assert!(told(Cause::Taken).contains("another name"));
     }
 
     #[test]

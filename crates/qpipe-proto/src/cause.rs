@@ -78,8 +78,6 @@ causes! {
     Revoked = 12, "the permission was revoked";
     /// The node is shutting down.
     Stopping = 13, "the node is stopping";
-    /// The other end of this name is taken: one writer and one reader a name.
-    Taken = 14, "another program holds that end of the pipe";
     /// The ticket is unknown, used or expired: one cause, so that nothing leaks.
     Ticket = 15, "the ticket is unknown, used or expired";
     /// A deadline passed.

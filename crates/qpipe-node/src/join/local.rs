@@ -70,10 +70,11 @@ pub(super) async fn feed(
     writer.over().await.map_err(Stop::from)
 }
 
-/// How much to take at once: lines that are kept whole are to fit the window.
+/// How much to take at once: lines that are kept whole are to fit what is always free of the window
+/// once everything is consumed, which is half of it.
 fn piece_max(source: &Source, writer: &PipeWriter) -> usize {
     match source.keeps_lines() {
-        true => usize::try_from(writer.watch().window()).unwrap_or(PIECE_BYTES_MAX).max(PIPE_BUF),
+        true => usize::try_from(writer.watch().window() / 2).unwrap_or(PIECE_BYTES_MAX).max(PIPE_BUF),
         false => PIECE_BYTES_MAX,
     }
 }
