@@ -74,7 +74,9 @@ pub(super) async fn feed(
 /// once everything is consumed, which is half of it.
 fn piece_max(source: &Source, writer: &PipeWriter) -> usize {
     match source.keeps_lines() {
-        true => usize::try_from(writer.watch().window() / 2).unwrap_or(PIECE_BYTES_MAX).max(PIPE_BUF),
+        true => {
+            usize::try_from(writer.watch().window() / 2).unwrap_or(PIECE_BYTES_MAX).max(PIPE_BUF)
+        }
         false => PIECE_BYTES_MAX,
     }
 }
