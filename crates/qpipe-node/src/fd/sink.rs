@@ -89,6 +89,15 @@ impl Sink {
         self.descriptor.closed().await;
     }
 
+    /// Waits for a write that a dropped future left behind: how many of the bytes that are left were
+    /// written after all.
+    pub(crate) async fn settle(&mut self) -> usize {
+        match self.writing.finish().await {
+            Some(Ok(Ok(written))) => written,
+            _ => 0,
+        }
+    }
+
     /// Whether [`Sink::finish`] may fail: until then it is open whether all was written.
     pub(crate) fn may_fail_late(&self) -> bool {
         !self.descriptor.shared().is_quick()

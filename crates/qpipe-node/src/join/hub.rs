@@ -174,14 +174,26 @@ impl Hub {
     ) -> Outcome {
         let ended = self.give(number, &mut sink, client).await;
         // The program behind it sees the end before the writers hear that it did.
-        let finished = match ended {
-            Given::All => tokio::select! {
-                biased;
-                _ = client.left() => Ok(()),
-                finished = sink.finish() => finished,
-            },
-            _ => Ok(()),
-        };
+        let mut finished = Ok(());
+        match ended {
+            Given::All => {
+                finished = tokio::select! {
+                    biased;
+                    _ = client.left() => Ok(()),
+                    finished = sink.finish() => finished,
+                }
+            }
+            Given::Aborted(_) => drop(sink),
+            Given::Left(cause, _) => {
+                // What was written after all is not to be given to another reader.
+                let late = sink.settle().await as u64;
+                client.count_received(late);
+                self.change(|exchange| {
+                    exchange.consumed(number, late);
+                    exchange.leave(number, cause);
+                });
+            }
+        }
         let bytes = client.received();
         let stopped = match ended {
             Given::All => finished.err().map(|error| {
@@ -191,10 +203,7 @@ impl Hub {
             Given::Aborted(cause) => {
                 Some(Stop::from(PipeError::Aborted { cause, delivered: bytes }))
             }
-            Given::Left(cause, stop) => {
-                self.change(|exchange| exchange.leave(number, cause));
-                Some(stop)
-            }
+            Given::Left(_, stop) => Some(stop),
         };
         self.change(|exchange| exchange.finish(number));
         Outcome { bytes, stopped }

@@ -14,6 +14,7 @@ mod codec;
 mod detach;
 mod error;
 mod events;
+mod kernel_pipe;
 mod listener;
 mod message;
 mod peer;
@@ -25,6 +26,7 @@ pub use codec::{Message, process_text};
 pub use detach::detach;
 pub use error::LocalError;
 pub use events::{EVENTS_WAITING_MAX, EventSender, Words};
+pub use kernel_pipe::{HeldPipe, OpenPipeError, open_pipe};
 pub use listener::{Credentials, Listener, REQUEST_MAX, ServerStream, UNASKED_MAX};
 pub use message::{
     Ask, EVENT_BYTES_MAX, Event, LOCAL_VERSION, MESSAGE_BYTES_MAX, OpenAsk, Outcome,
