@@ -20,6 +20,7 @@ use toml::Spanned;
 
 pub use self::edit::{AddPeerError, add_peer, remove_peer};
 pub use self::reload::AuthorizedFile;
+pub(crate) use self::reload::Seen;
 use crate::alias::Alias;
 use crate::document::{self, Parsed, Policy, ReadError, unwrapped};
 use crate::rule::{Rule, Verb};

@@ -93,6 +93,11 @@ impl Home {
         self.config_dir.join("authorized.toml")
     }
 
+    /// `names.toml`: the named pipes that are kept.
+    pub fn names_file(&self) -> PathBuf {
+        self.config_dir.join("names.toml")
+    }
+
     /// The directory of the node's key and certificate.
     pub fn key_dir(&self) -> PathBuf {
         self.data_dir.join("key")
@@ -239,6 +244,7 @@ mod tests {
         assert_eq!(home, Home::at("/q"));
         assert_eq!(home.config_file(), Path::new("/q/config.toml"));
         assert_eq!(home.authorized_file(), Path::new("/q/authorized.toml"));
+        assert_eq!(home.names_file(), Path::new("/q/names.toml"));
         assert_eq!(home.key_dir(), Path::new("/q/key"));
         assert_eq!(home.invitation_dir(), Path::new("/q/invitations"));
         assert_eq!(home.audit_file(), Path::new("/q/audit.log"));

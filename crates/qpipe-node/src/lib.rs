@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | [`Serve`], `names`, `relay` | the serving node: who opened which name, and the join of two legs |
 //! | [`HomeAccess`] | who may do what, from the files of a [`Home`] |
-//! | [`Home`], [`Config`], [`Authorized`], [`Invitations`], [`AuditLog`], [`ServeLock`] | files |
+//! | [`Home`], [`Config`], [`Authorized`], [`Kept`], [`Invitations`], [`AuditLog`], [`ServeLock`] | files |
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +23,7 @@ mod fd;
 mod home;
 mod invitation;
 mod join;
+mod kept;
 mod known_peers;
 mod lines;
 pub mod local;
@@ -52,6 +53,11 @@ pub use home::{Home, HomeError};
 pub use invitation::{
     INVITATION_RULES_MAX, INVITATIONS_PENDING_MAX, Invitation, InvitationError, Invitations,
     RedeemError,
+};
+pub use kept::{
+    CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Capacity, DESCRIPTION_BYTES_MAX, Description,
+    KEPT_NAMES_MAX, KeepChange, KeepError, Kept, KeptName, NAMES_FILE_BYTES_MAX,
+    ParseCapacityError, ParseDescriptionError, ParsePeerModeError, PeerMode, keep, remove_kept,
 };
 pub use lines::{LINE_BYTES_MAX, Lines};
 pub use local::local_peer;

@@ -11,12 +11,15 @@
 mod life;
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qpipe::{Cause, PipeName, ReaderWatch};
 use tokio::sync::Notify;
 
-use crate::join::{Client, From, Leg};
+use crate::document::ReadError;
+use crate::join::{Client, From, Hub, Leg};
+use crate::kept::{Kept, KeptFile};
 
 /// Incarnations that may wait at one name.
 pub const INCARNATIONS_PER_NAME_MAX: usize = 64;
@@ -40,9 +43,10 @@ pub(crate) enum Shape {
 }
 
 /// The named pipes of a node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Names {
     inner: Arc<Mutex<Inner>>,
+    kept: Arc<KeptFile>,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +100,21 @@ pub(crate) struct NameStatus {
 }
 
 impl Names {
+    /// No name is in use; which of them are kept stands in the file `kept`.
+    pub(crate) fn new(kept: PathBuf) -> Names {
+        Names { inner: Arc::default(), kept: Arc::new(KeptFile::new(kept)) }
+    }
+
+    /// The names that are kept now.
+    pub(crate) fn kept(&self) -> Arc<Kept> {
+        self.kept.current()
+    }
+
+    /// What is wrong with the file that says which names are kept, if that was not told yet.
+    pub(crate) fn take_broken(&self) -> Option<ReadError> {
+        self.kept.take_broken()
+    }
+
     /// Whether an open can be accepted now.
     ///
     /// # Errors
@@ -117,6 +136,7 @@ impl Names {
 
     /// Puts an open that was checked in its place: with others, or first, to wait for them.
     pub(crate) fn enter(&self, name: &PipeName, shape: Shape, leg: Leg) {
+        let capacity = self.kept().get(name).map(|kept| kept.capacity_bytes());
         let mut inner = self.lock();
         let number = inner.next;
         let queue = inner.queue_mut(name, shape);
@@ -130,7 +150,10 @@ impl Names {
         queue.push_back(life);
         inner.next += 1;
         drop(inner);
-        let at = At { names: self.clone(), name: name.clone(), number, called };
+        // It was checked to be no more than a GiB.
+        let capacity = capacity.and_then(|bytes| bytes.try_into().ok());
+        let capacity = capacity.unwrap_or(Hub::CAPACITY_BYTES_DEFAULT);
+        let at = At { names: self.clone(), name: name.clone(), number, called, capacity };
         tokio::spawn(async move {
             match shape {
                 Shape::Duplex => life::duplex(&at).await,
@@ -166,6 +189,8 @@ struct At {
     name: PipeName,
     number: u64,
     called: Arc<Notify>,
+    /// What may wait in it, in bytes.
+    capacity: usize,
 }
 
 impl At {

@@ -136,7 +136,7 @@ impl Serve {
         lock.publish(&node.local_addresses())?;
         let mut peers = KnownPeers::load(home);
         node.greet(peers.take_earlier());
-        let names = Names::default();
+        let names = Names::new(home.names_file());
         let shared = SharedNode::new(home.clone(), node.clone(), names.clone(), true);
         Ok(Serve {
             shared,
@@ -160,8 +160,8 @@ impl Serve {
         &self.shared
     }
 
-    /// Serves until the node is closed. What is wrong with a changed `authorized.toml` is given to
-    /// `tell`, once for each version of it.
+    /// Serves until the node is closed. What is wrong with a changed `authorized.toml` or `names.toml`
+    /// is given to `tell`, once for each version of it.
     ///
     /// # Cancel safety
     /// Cancel safe: no open is lost.
@@ -180,6 +180,7 @@ impl Serve {
                     if let Err(error) = self.reload() {
                         tell(error);
                     }
+                    self.names.take_broken().into_iter().for_each(&mut tell);
                 }
             }
         }
@@ -259,6 +260,11 @@ impl Serve {
         no_wait: bool,
     ) -> Result<(), Cause> {
         if !verbs(shape).iter().all(|verb| self.access.allows(peer, *verb, name)) {
+            return Err(Cause::NotAllowed);
+        }
+        // Programs of this host that work for themselves are no peers.
+        let is_own = peer.host() == self.node.fingerprint();
+        if !is_own && !self.names.kept().lets_peers(name, shape) {
             return Err(Cause::NotAllowed);
         }
         self.names.check(name, shape, no_wait)

@@ -157,7 +157,7 @@ pub(crate) fn start(home: &Home, this: &ThisHost, options: ServeOptions) -> anyh
 
 /// Says that the rules were changed to what cannot be understood.
 pub(crate) fn tell_broken_rules(error: ReadError) {
-    say::error(format_args!("{error}; the rules before it stay in force"));
+    say::error(format_args!("{error}; what it said before stays in force"));
 }
 
 /// Where the node listens.

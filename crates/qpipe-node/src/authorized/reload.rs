@@ -23,7 +23,7 @@ pub struct AuthorizedFile {
 
 /// What tells one version of the file from another.
 #[derive(Debug, Eq, PartialEq)]
-enum Seen {
+pub(crate) enum Seen {
     Missing,
     Unreachable(io::ErrorKind),
     Version {
@@ -72,7 +72,7 @@ impl AuthorizedFile {
 }
 
 impl Seen {
-    fn at(path: &std::path::Path) -> Self {
+    pub(crate) fn at(path: &std::path::Path) -> Self {
         match fs::metadata(path) {
             Ok(metadata) => Self::version(&metadata),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Missing,

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Buf, Bytes};
 use qpipe::Cause;
 
-/// Bytes that may wait for a reader before no more are taken from writers.
+/// Bytes that may wait for a reader before no more are taken from writers, unless the pipe has a
+/// capacity of its own.
 pub(super) const QUEUE_BYTES_MAX: usize = 512 * 1024;
 
 /// What is taken from a writer at once, in bytes: where there are few of them, and else, since each may
@@ -31,6 +32,7 @@ pub(super) struct Number(u64);
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     next: u64,
+    capacity: Capacity,
     /// What waits for a reader, in order.
     queue: VecDeque<Piece>,
     queued: usize,
@@ -52,6 +54,10 @@ pub(super) struct Exchange {
     /// The largest window of a reader's way.
     window: u64,
 }
+
+/// Bytes that may wait for a reader before no more are taken from writers.
+#[derive(Debug)]
+struct Capacity(usize);
 
 /// A part of what one writer wrote.
 #[derive(Clone, Debug)]
@@ -95,6 +101,12 @@ pub(super) enum Verdict {
 }
 
 impl Exchange {
+    /// The books of a pipe in which so many bytes may wait for a reader before no more are taken from
+    /// writers.
+    pub(super) fn with_capacity(bytes: usize) -> Exchange {
+        Exchange { capacity: Capacity(bytes), ..Exchange::default() }
+    }
+
     pub(super) fn add_writer(&mut self) -> Number {
         let number = self.number();
         self.writers.insert(number, Writer::default());
@@ -124,10 +136,10 @@ impl Exchange {
     /// How much more is to be taken from this writer at once, in bytes, if any.
     pub(super) fn wants(&self, writer: Number) -> Option<usize> {
         let is_its_turn = self.midway.is_none_or(|midway| midway == writer);
-        let wants = is_its_turn && !self.readers.is_empty() && self.queued < QUEUE_BYTES_MAX;
+        let wants = is_its_turn && !self.readers.is_empty() && self.queued < self.capacity.0;
         let piece =
             if self.writers.len() > FEW_WRITERS { SMALL_PIECE_BYTES_MAX } else { PIECE_BYTES_MAX };
-        wants.then_some(piece)
+        wants.then_some(piece.min(self.capacity.0.max(SMALL_PIECE_BYTES_MAX)))
     }
 
     /// Takes a piece from a writer, unless another one is amid a write. One that is not whole goes on
@@ -286,6 +298,12 @@ impl Exchange {
     fn number(&mut self) -> Number {
         self.next += 1;
         Number(self.next)
+    }
+}
+
+impl Default for Capacity {
+    fn default() -> Capacity {
+        Capacity(QUEUE_BYTES_MAX)
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use qpipe::{Cause, PipeError, PipeReader, PipeWriter, ReaderWatch, WriterWatch};
 use tokio::sync::watch;
 
-use super::exchange::{Exchange, Next, Number, Verdict};
+use super::exchange::{Exchange, Next, Number, QUEUE_BYTES_MAX, Verdict};
 use super::local::last_words;
 use super::{Client, cause_of_output, input_failed, of_pipe, output_broken, output_failed};
 use crate::fd::{Sink, Source};
@@ -33,6 +33,14 @@ pub(crate) struct Left {
 }
 
 impl Hub {
+    /// What may wait for a reader at a hub that is not told otherwise, in bytes.
+    pub(crate) const CAPACITY_BYTES_DEFAULT: usize = QUEUE_BYTES_MAX;
+
+    /// A hub at which so many bytes may wait for a reader before no more are taken from writers.
+    pub(crate) fn with_capacity(bytes: usize) -> Hub {
+        Hub { exchange: Mutex::new(Exchange::with_capacity(bytes)), ..Hub::default() }
+    }
+
     pub(super) fn add_writer(&self) -> Number {
         self.change(Exchange::add_writer)
     }

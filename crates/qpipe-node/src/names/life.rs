@@ -150,7 +150,7 @@ async fn spliced(at: &At, two: Two) -> Option<Vec<(Shape, Leg)>> {
 
 /// Carries what any number of writers write to any number of readers, until all is over.
 async fn meet(at: &At, legs: Vec<(Shape, Leg)>) {
-    let hub = Arc::new(Hub::default());
+    let hub = Arc::new(Hub::with_capacity(at.capacity));
     let mut tasks = JoinSet::new();
     let begin = |tasks: &mut JoinSet<Shape>, shape: Shape, leg: Leg| {
         let carried = carry_at(&hub, leg);

@@ -93,7 +93,8 @@ impl SharedNode {
     ) -> Result<Arc<SharedNode>, StartError> {
         let options = NodeOptions { accepts: false, takes_names: false, ..options };
         let node = Arc::new(Node::start(identity, options, Arc::new(Nobody))?);
-        Ok(SharedNode::new(home, node, Names::default(), false))
+        let names = Names::new(home.names_file());
+        Ok(SharedNode::new(home, node, names, false))
     }
 
     /// The node that carries the pipes.

@@ -1,5 +1,6 @@
 //! What a node tells of itself: `qpipe status`.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::SharedNode;
 use super::registry::Open;
 use crate::config::Config;
+use crate::kept::{Kept, KeptName};
 use crate::names::NameStatus;
 
 /// Pipes, and names, that a status shows, at most: beyond that it says how many there are.
@@ -37,7 +39,8 @@ pub struct NodeStatus {
     pub pipes: Vec<Pipe>,
     /// See `pipes`.
     pub pipes_in_all: usize,
-    /// Its named pipes that are in use: the first, if there are many, and how many in all.
+    /// Its named pipes that are in use or kept: the first, if there are many, those in use before
+    /// others; and how many in all.
     pub names: Vec<Name>,
     /// See `names`.
     pub names_in_all: usize,
@@ -108,7 +111,7 @@ pub struct Pipe {
     pub rate: u64,
 }
 
-/// A named pipe that is in use.
+/// A named pipe that is in use, or kept.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Name {
     /// Its name.
@@ -121,6 +124,18 @@ pub struct Name {
     pub writers: usize,
     /// Readers that are there.
     pub readers: usize,
+    /// Whether it is kept until it is removed.
+    #[serde(default)]
+    pub kept: bool,
+    /// What may wait in it, in bytes, if it is kept.
+    #[serde(default)]
+    pub capacity: Option<u64>,
+    /// What peers may do with it, if it is kept: `rw`, `r`, `w` or `-`.
+    #[serde(default)]
+    pub mode: Option<String>,
+    /// What it is for, if that was said.
+    #[serde(default)]
+    pub description: Option<String>,
 }
 
 pub(super) fn of(shared: &SharedNode) -> NodeStatus {
@@ -128,10 +143,11 @@ pub(super) fn of(shared: &SharedNode) -> NodeStatus {
     let config = Config::load(&shared.home.config_file()).unwrap_or_default();
     let (floors, growth) = shared.node.budget().committed();
     let sessions = shared.node.sessions();
-    let mut names: Vec<Name> = shared.names.list().into_iter().map(Name::from).collect();
-    names.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut names = with_kept(shared.names.list(), &shared.names.kept());
     let names_in_all = names.len();
+    names.sort_by_key(Name::is_unused);
     names.truncate(SHOWN_MAX);
+    names.sort_by(|a, b| a.name.cmp(&b.name));
     let pipes = shared.registry.all();
     NodeStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -147,6 +163,21 @@ pub(super) fn of(shared: &SharedNode) -> NodeStatus {
         names,
         names_in_all,
     }
+}
+
+/// The names that are in use, and those that are only kept.
+fn with_kept(used: Vec<NameStatus>, kept: &Kept) -> Vec<Name> {
+    let used: Vec<Name> =
+        used.into_iter().map(|status| Name::used(&status, kept.get(&status.name))).collect();
+    let seen: HashSet<&str> = used.iter().map(|name| name.name.as_str()).collect();
+    let unused = unused(kept).filter(|name| !seen.contains(name.name.as_str()));
+    let unused: Vec<Name> = unused.collect();
+    used.into_iter().chain(unused).collect()
+}
+
+/// The names that are kept, as they are while no node runs: nobody uses them.
+pub fn unused(kept: &Kept) -> impl Iterator<Item = Name> {
+    kept.iter().map(|(name, kept)| Name::new(name.to_string(), Some(kept)))
 }
 
 impl Session {
@@ -199,14 +230,33 @@ impl Pipe {
     }
 }
 
-impl From<NameStatus> for Name {
-    fn from(status: NameStatus) -> Name {
+impl Name {
+    /// Whether nobody uses it: it is only kept.
+    pub fn is_unused(&self) -> bool {
+        !self.open && self.writers + self.readers == 0
+    }
+
+    fn used(status: &NameStatus, kept: Option<&KeptName>) -> Name {
         Name {
-            name: status.name.to_string(),
             duplex: status.is_duplex,
             open: status.joined > 0,
             writers: status.writers,
             readers: status.readers,
+            ..Name::new(status.name.to_string(), kept)
+        }
+    }
+
+    fn new(name: String, kept: Option<&KeptName>) -> Name {
+        Name {
+            name,
+            duplex: false,
+            open: false,
+            writers: 0,
+            readers: 0,
+            kept: kept.is_some(),
+            capacity: kept.map(KeptName::capacity_bytes),
+            mode: kept.map(|kept| kept.mode.to_string()),
+            description: kept.and_then(|kept| kept.description.as_ref()).map(ToString::to_string),
         }
     }
 }

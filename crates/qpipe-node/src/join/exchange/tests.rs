@@ -139,6 +139,22 @@ fn nobody_comes_between_two_parts_of_one_write() {
     assert!(exchange.wants(other).is_some());
 }
 
+#[test]
+fn capacity_stops_writers_and_cuts_no_write_of_theirs() {
+    let mut exchange = Exchange::with_capacity(4096);
+    let (writer, reader) = (exchange.add_writer(), exchange.add_reader());
+    assert_eq!(exchange.wants(writer), Some(SMALL_PIECE_BYTES_MAX));
+
+    assert!(exchange.put(writer, &vec![0; 4095].into(), true));
+    assert!(exchange.wants(writer).is_some());
+    assert!(exchange.put(writer, &"x".into(), true));
+    assert_eq!(exchange.wants(writer), None);
+
+    bytes(&mut exchange, reader);
+    assert!(exchange.wants(writer).is_some());
+    assert_eq!(Exchange::with_capacity(1 << 30).capacity.0, 1 << 30);
+}
+
 proptest! {
     /// Whatever readers do, as long as none is lost: every byte is consumed once.
     #[test]
