@@ -14,6 +14,7 @@ mod descriptors;
 mod endings;
 mod host;
 mod invitations;
+mod kept;
 mod named;
 mod namespaces;
 #[cfg(target_os = "linux")]

@@ -3,7 +3,9 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use qpipe_node::{Alias, ByteSize, Rule, Waiting, parse_waiting_time};
+use qpipe_node::{
+    Alias, ByteSize, Capacity, Description, PeerMode, Rule, Waiting, parse_waiting_time,
+};
 use qpipe_proto::{Fingerprint, ticket::Address};
 
 use crate::{rate::Rate, version};
@@ -79,8 +81,17 @@ pub(crate) enum Command {
     Open(OpenArgs),
     /// Show what this host's node does: its sessions with other hosts, what programs have open
     Status(StatusArgs),
-    /// List the named pipes of this host's node that are in use
+    /// List the named pipes of this host's node that are in use, or kept
     Ls(ListArgs),
+    /// Keep named pipes of this host, also while nobody uses them and over restarts of its node
+    ///
+    /// As `mkfifo` does, it fails for a name that is kept already. A pipe that is not kept can be
+    /// used all the same: it is there as long as it is in use.
+    Mk(MkArgs),
+    /// Keep named pipes of this host no longer
+    ///
+    /// Who has one open goes on to the end.
+    Rm(RmArgs),
     /// End this host's node: what is open has some time to come to its end
     ///
     /// Whoever waits for a partner at a name of this host is told at once. The next command starts
@@ -337,6 +348,51 @@ pub(crate) struct ListArgs {
     /// For programs: a JSON array
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What `mk` takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MkArgs {
+    /// NAME of a pipe of this host; ./NAME if it looks like one of another host
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    /// What may wait in the pipe before its writers have to, from 4KiB to 1GiB [default: 512KiB]
+    ///
+    /// What is taken from a writer at once is not cut for it: each may come with 64 KiB more. Two
+    /// programs of this host have a kernel pipe between them, which has a capacity of its own.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) capacity: Option<Capacity>,
+
+    /// What other hosts may do, of what authorized.toml allows: rw, r (read), w (write), - (nothing)
+    /// [default: rw]
+    #[arg(long)]
+    pub(crate) mode: Option<PeerMode>,
+
+    /// What it is for: one line, at most 256 bytes; an empty one takes it away
+    #[arg(long, value_name = "TEXT", value_parser = parse_description)]
+    pub(crate) description: Option<DescriptionArg>,
+
+    /// Change names that are kept already: what is not given stays as it is
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+/// A description, or that there is to be none.
+#[derive(Clone, Debug)]
+pub(crate) struct DescriptionArg(pub(crate) Option<Description>);
+
+fn parse_description(text: &str) -> Result<DescriptionArg, qpipe_node::ParseDescriptionError> {
+    let description = if text.is_empty() { None } else { Some(text.parse()?) };
+    Ok(DescriptionArg(description))
+}
+
+/// What `rm` takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RmArgs {
+    /// NAME of a pipe of this host; ./NAME if it looks like one of another host
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
 }
 
 /// What `stop` takes.

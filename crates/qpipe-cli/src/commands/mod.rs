@@ -7,9 +7,11 @@ mod join;
 mod key;
 mod looped;
 mod man;
+mod mk;
 mod node;
 mod open;
 mod recv;
+mod rm;
 mod send;
 mod serve;
 mod status;
@@ -41,8 +43,10 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Stop(args) => wait_for(status::stop(args)),
         Command::Loop(args) => wait_for(looped::run(args)),
         Command::Man { dir } => man::run(&dir),
+        Command::Mk(args) => mk::run(&args),
         Command::Open(args) => wait_for(open::run(args)),
         Command::Recv(args) => wait_for(recv::run(args)),
+        Command::Rm(args) => rm::run(&args),
         Command::Send(args) => wait_for(send::run(args)),
         Command::Serve(args) => wait_for(serve::run(args)),
         Command::Trust(command) => trust::run(command),

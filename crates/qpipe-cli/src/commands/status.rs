@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::{BinaryBytes, HumanDuration};
 use qpipe_node::{
-    NodeStatus,
+    ByteSize, Kept, NodeStatus,
     local::{Ask, Event, LocalStream, Request, connect, milliseconds},
-    status::{Pipe, Session},
+    status::{Name, Pipe, Session, unused},
 };
 
 use crate::{
@@ -18,6 +18,10 @@ use crate::{
 
 /// How long a node may take to say how it is.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// What there is to say instead of an answer.
+const NO_NODE: &str = "no node runs for this host's programs: the first `qpipe send` or `recv` of a \
+                       named pipe starts one";
 
 /// Shows what this host's node does.
 ///
@@ -33,25 +37,55 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Lists the named pipes that are in use.
+/// Lists the named pipes that are in use, or kept.
 ///
 /// # Errors
-/// No node runs, or it does not answer.
+/// No node runs and no name is kept, the node does not answer, or names.toml is broken: what is in use
+/// is listed all the same.
 pub(crate) async fn list(args: ListArgs) -> anyhow::Result<Exit> {
-    let status = status().await?;
+    let home = host::home()?;
+    let kept = Kept::load(&home.names_file());
+    let status = match connect(&home).await? {
+        Some(stream) => Some(status_of(stream).await?),
+        None => None,
+    };
+    let (more, names): (usize, Vec<Name>) = match (status, &kept) {
+        (Some(status), _) => (status.names_in_all.saturating_sub(status.names.len()), status.names),
+        (None, Ok(kept)) if !kept.is_empty() => (0, unused(kept).collect()),
+        (None, Ok(_)) => bail!(NO_NODE),
+        (None, Err(_)) => (0, Vec::new()),
+    };
     if args.json {
-        say::answer(serde_json::to_string_pretty(&status.names)?)?;
-        return Ok(Exit::Success);
+        say::answer(serde_json::to_string_pretty(&names)?)?;
+    } else {
+        for name in &names {
+            say::answer(say::clean(&name_text(name)))?;
+        }
+        if more > 0 {
+            say::note(format_args!("and {more} names more"));
+        }
     }
-    for name in &status.names {
-        let kind = if name.duplex { " (duplex)" } else { "" };
-        let state = if name.open { "open" } else { "waiting" };
-        say::answer(format_args!(
-            "{}{kind}: {state}, {} writing, {} reading",
-            name.name, name.writers, name.readers
-        ))?;
-    }
+    kept?;
     Ok(Exit::Success)
+}
+
+fn name_text(name: &Name) -> String {
+    let kind = if name.duplex { " (duplex)" } else { "" };
+    let state = if name.is_unused() && name.kept {
+        "nobody uses it".to_owned()
+    } else {
+        let state = if name.open { "open" } else { "waiting" };
+        format!("{state}, {} writing, {} reading", name.writers, name.readers)
+    };
+    let mut text = format!("{}{kind}: {state}", name.name);
+    if name.kept {
+        let capacity = ByteSize::from_bytes(name.capacity.unwrap_or_default());
+        text += &format!("; kept, mode {}, {capacity}", name.mode.as_deref().unwrap_or("rw"));
+    }
+    if let Some(description) = &name.description {
+        text += &format!(": {description}");
+    }
+    text
 }
 
 /// Ends this host's node.
@@ -73,7 +107,10 @@ pub(crate) async fn stop(args: StopArgs) -> anyhow::Result<Exit> {
 }
 
 async fn status() -> anyhow::Result<NodeStatus> {
-    let mut stream = node().await?;
+    status_of(connect(&host::home()?).await?.context(NO_NODE)?).await
+}
+
+async fn status_of(mut stream: LocalStream) -> anyhow::Result<NodeStatus> {
     let answer = tokio::time::timeout(ANSWER_MAX, ask(&mut stream, Ask::Status)).await;
     match answer.context("this host's node does not answer: it is stopped, or very busy")?? {
         Some(Event::Status(status)) => {
@@ -100,13 +137,6 @@ fn no_answer(event: Option<Event>) -> String {
         Some(Event::Failed { text }) => say::clean(&text),
         _ => "this host's node ended before it answered".to_owned(),
     }
-}
-
-async fn node() -> anyhow::Result<LocalStream> {
-    connect(&host::home()?).await?.context(
-        "no node runs for this host's programs: the first `qpipe send` or `recv` of a named pipe \
-         starts one",
-    )
 }
 
 fn text(status: &NodeStatus) -> String {
