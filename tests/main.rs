@@ -12,6 +12,7 @@ mod anonymous;
 mod bad_input;
 mod descriptors;
 mod endings;
+mod fifo;
 mod host;
 mod invitations;
 mod kept;

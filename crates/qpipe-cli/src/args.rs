@@ -49,6 +49,10 @@ when the reader has gone; 1 when a pipe was aborted or failed; 2 for wrong usage
 const OPEN_AFTER_HELP: &str = "\
 Example: qpipe open --write b/inbox -- sh -c 'date >&3; ./report >&3'";
 
+/// What follows the options of `fifo`.
+const FIFO_AFTER_HELP: &str = "\
+Example: qpipe fifo --write b/log /run/app/log.fifo &  app --log-file /run/app/log.fifo";
+
 /// One thing to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -79,6 +83,20 @@ pub(crate) enum Command {
     /// no CMD, 126 if it cannot be run. TERM, INT and HUP are passed to CMD.
     #[command(after_help = OPEN_AFTER_HELP)]
     Open(OpenArgs),
+    /// Have a FIFO on disk that is one end of a pipe, for programs that know nothing of qpipe
+    ///
+    /// Programs open PATH as any FIFO: that waits until somebody is at the far end of the pipe. When
+    /// the last of those who write has closed it, the far reader gets its end of file; when the far
+    /// reader goes, they get SIGPIPE; and likewise with --read. Then the next life of the pipe
+    /// begins, until SIGINT, SIGTERM or SIGHUP ends the command, or after one life with --once.
+    ///
+    /// What a FIFO cannot tell: a program that was killed has ended its output as any other, and one
+    /// that reads sees the end of file also where the pipe was cut off. This command says so then,
+    /// and --once exits 1.
+    ///
+    /// Exit status: with --once, what it would be for `send` or `recv`.
+    #[command(after_help = FIFO_AFTER_HELP)]
+    Fifo(FifoArgs),
     /// Show what this host's node does: its sessions with other hosts, what programs have open
     Status(StatusArgs),
     /// List the named pipes of this host's node that are in use, or kept
@@ -281,6 +299,49 @@ pub(crate) struct OpenArgs {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// What `fifo` takes.
+#[derive(Args, Clone, Debug)]
+#[command(group(clap::ArgGroup::new("side").required(true).args(["write", "read"])))]
+pub(crate) struct FifoArgs {
+    /// Programs write into the FIFO
+    #[arg(long)]
+    pub(crate) write: bool,
+
+    /// Programs read from the FIFO
+    #[arg(long)]
+    pub(crate) read: bool,
+
+    /// HOST/NAME or NAME
+    pub(crate) target: String,
+
+    /// Where the FIFO is: made if nothing is there, and removed at the end if it was made
+    pub(crate) path: PathBuf,
+
+    /// The permissions of a FIFO that is made, in octal
+    #[arg(long, default_value = "600", value_parser = parse_mode)]
+    pub(crate) mode: u32,
+
+    /// Leave the FIFO where it is
+    #[arg(long)]
+    pub(crate) keep: bool,
+
+    /// End after one life of the pipe
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Take an unknown host's key as its own without asking, and pin it
+    #[arg(long)]
+    pub(crate) accept_new: bool,
+}
+
+/// Permissions as chmod(1) takes them.
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("permissions are octal, from 0 to 777, as 640".to_owned()),
+    }
 }
 
 /// Where this process can be reached.
@@ -554,6 +615,8 @@ mod tests {
             "qpipe invite --as a/b --allow send:x",
             "qpipe invite --as a --allow write:x",
             "qpipe trust add b --key MD5:x --address b",
+            "qpipe fifo --read --mode rw x y",
+            "qpipe fifo --read --mode 1777 x y",
         ] {
             assert_eq!(refusal(line), ErrorKind::ValueValidation, "{line}");
         }

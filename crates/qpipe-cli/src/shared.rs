@@ -1,6 +1,7 @@
-//! `send`, `recv`, `duplex` and `open` through the node that this host's programs share.
+//! `send`, `recv`, `duplex`, `open` and `fifo` through the node that this host's programs share.
 
 mod handed;
+mod joined;
 mod place;
 mod told;
 
@@ -181,7 +182,9 @@ pub(crate) async fn open<'a>(
             Next::Again if tries < TRIES_MAX => {}
             Next::Unknown { host, .. } => bail!("the key of {host} changes"),
             Next::Again => bail!("this host's node ends again and again: see its log"),
-            Next::Told(Told::Eof) => bail!("this host's node has read before it opened {label}"),
+            Next::Joined | Next::Told(Told::Eof) => {
+                bail!("this host's node has begun before it opened {label}")
+            }
         }
     }
 }
@@ -191,6 +194,7 @@ pub(crate) struct Carried<'a> {
     stream: LocalStream,
     label: &'a Label,
     is_opened: bool,
+    is_joined: bool,
     /// When to say that nobody is at the other end, and how.
     note_at: Option<(Instant, String)>,
     progress: Progress,
@@ -210,6 +214,8 @@ pub(crate) enum Told {
 enum Next {
     /// The node ended before it began.
     Again,
+    /// Somebody is at the other end of a pipe that was opened.
+    Joined,
     Opened,
     Told(Told),
     /// The key of the host is to be pinned first.
@@ -245,7 +251,16 @@ impl<'a> Carried<'a> {
             sent => sent.context("cannot hand over a descriptor to this host's node")?,
         }
         let note_at = waiting_note(label).map(|note| (Instant::now() + SILENT_WAIT, note));
-        Ok(Self { stream, label, is_opened: false, note_at, progress, counted: 0, typing: None })
+        Ok(Self {
+            stream,
+            label,
+            is_opened: false,
+            is_joined: false,
+            note_at,
+            progress,
+            counted: 0,
+            typing: None,
+        })
     }
 
     /// Waits for what comes of a pipe that is open.
@@ -259,7 +274,7 @@ impl<'a> Carried<'a> {
         loop {
             match self.hear().await? {
                 Next::Told(told) => return Ok(told),
-                Next::Opened => {}
+                Next::Joined | Next::Opened => {}
                 Next::Again | Next::Unknown { .. } => bail!("this host's node opens twice"),
             }
         }
@@ -319,7 +334,11 @@ impl<'a> Carried<'a> {
                     }
                     return Ok(Next::Opened);
                 }
-                Event::Joined => self.note_at = None,
+                Event::Joined => {
+                    self.note_at = None;
+                    self.is_joined = true;
+                    return Ok(Next::Joined);
+                }
                 Event::Progress { bytes } => {
                     self.progress.add(usize::try_from(bytes - self.counted.min(bytes))?);
                     self.counted = bytes;
@@ -356,7 +375,7 @@ impl<'a> Carried<'a> {
             loop {
                 match self.hear().await {
                     Ok(Next::Told(Told::Ended(ended))) => return Some(ended),
-                    Ok(Next::Opened | Next::Told(Told::Eof)) => {}
+                    Ok(Next::Joined | Next::Opened | Next::Told(Told::Eof)) => {}
                     Ok(Next::Again | Next::Unknown { .. }) | Err(_) => return None,
                 }
             }

@@ -2,6 +2,7 @@
 
 mod completions;
 mod duplex;
+mod fifo;
 mod invite;
 mod join;
 mod key;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Completions { shell } => completions::run(shell),
         Command::Duplex(args) => wait_for(duplex::run(args)),
+        Command::Fifo(args) => wait_for(fifo::run(args)),
         Command::Invite(args) => wait_for(invite::run(args)),
         Command::Join(args) => wait_for(join::run(args)),
         Command::Key(command) => key::run(command),

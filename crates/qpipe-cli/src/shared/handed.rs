@@ -12,7 +12,7 @@ use qpipe_node::local::Records;
 use rustix::stdio::{stdin, stdout};
 
 use crate::{
-    args::{OpenArgs, PipeArgs},
+    args::{FifoArgs, OpenArgs, PipeArgs},
     input, output,
     progress::Progress,
 };
@@ -130,6 +130,12 @@ pub(crate) struct Wishes {
     pub(super) no_wait: bool,
     pub(super) timeout: Option<Duration>,
     pub(super) records: Option<Records>,
+}
+
+impl From<&FifoArgs> for Wishes {
+    fn from(args: &FifoArgs) -> Self {
+        Self { accept_new: args.accept_new, no_wait: false, timeout: None }
+    }
 }
 
 impl From<&OpenArgs> for Wishes {
