@@ -134,7 +134,7 @@ pub(crate) struct Wishes {
 
 impl From<&FifoArgs> for Wishes {
     fn from(args: &FifoArgs) -> Self {
-        Self { accept_new: args.accept_new, no_wait: false, timeout: None }
+        Self { accept_new: args.accept_new, no_wait: false, timeout: None, records: None }
     }
 }
 
