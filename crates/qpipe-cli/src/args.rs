@@ -193,10 +193,49 @@ pub(crate) struct PipeArgs {
     pub(crate) accept_new: bool,
 
     #[command(flatten)]
+    pub(crate) flow: FlowArgs,
+
+    #[command(flatten)]
     pub(crate) waiting: WaitingArgs,
 
     #[command(flatten)]
     pub(crate) at: AddressArgs,
+}
+
+/// How a pipe between two hosts shares the way between them.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct FlowArgs {
+    /// Send its bytes before those of other pipes to that host, or only when those have none
+    ///
+    /// Without this pipes take turns, and one that has little to send goes first.
+    #[arg(long, default_value = "normal")]
+    pub(crate) priority: Priority,
+
+    /// What may be on its way to another host before the writer has to wait, as 1MiB, at least 4KiB
+    /// [default: as much as keeps the way there full]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) capacity: Option<Capacity>,
+}
+
+/// How a pipe's bytes are sent beside those of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Priority {
+    /// When no other pipe has anything to send
+    Low,
+    /// In turns
+    Normal,
+    /// Before all others
+    High,
+}
+
+impl From<Priority> for qpipe::Priority {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => Self::Low,
+            Priority::Normal => Self::Normal,
+            Priority::High => Self::High,
+        }
+    }
 }
 
 /// How long a peer that is not heard is waited for.
@@ -296,6 +335,9 @@ pub(crate) struct OpenArgs {
     #[arg(long)]
     pub(crate) accept_new: bool,
 
+    #[command(flatten)]
+    pub(crate) flow: FlowArgs,
+
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
@@ -334,6 +376,9 @@ pub(crate) struct FifoArgs {
     /// Take an unknown host's key as its own without asking, and pin it
     #[arg(long)]
     pub(crate) accept_new: bool,
+
+    #[command(flatten)]
+    pub(crate) flow: FlowArgs,
 }
 
 /// Permissions as chmod(1) takes them.

@@ -131,7 +131,11 @@ pub(crate) async fn open(
         session.peer().host(),
         session.remote_address()
     ));
-    let options = OpenOptions { no_wait: args.no_wait };
+    let options = OpenOptions {
+        no_wait: args.no_wait,
+        priority: args.flow.priority.into(),
+        capacity: args.flow.capacity.map(|capacity| capacity.size().bytes()),
+    };
     let Ends { writer, reader, .. } = session
         .open_ends(end, target, options)
         .await
@@ -286,5 +290,13 @@ async fn offer(args: &PipeArgs, end: End, this: &ThisHost) -> anyhow::Result<Ope
     };
     let (peer, from) = (session.peer().host(), session.remote_address());
     say::detail(format_args!("the ticket was used by {peer} ({from}/udp)"));
+    // The other command has opened the pipe: this one says for its own side what it was told.
+    if let Some(writer) = &writer {
+        writer.set_priority(args.flow.priority.into());
+    }
+    if let Some(capacity) = args.flow.capacity.map(|capacity| capacity.size().bytes()) {
+        writer.iter().for_each(|writer| writer.set_capacity(capacity));
+        reader.iter().for_each(|reader| reader.set_capacity(capacity));
+    }
     Ok(Opened { node, label: Label::Anonymous, writer, reader })
 }

@@ -243,6 +243,8 @@ impl<'a> Carried<'a> {
             timeout_ms: wishes.timeout.map(milliseconds),
             wants_progress: progress.is_shown(),
             records: wishes.records,
+            priority: wishes.flow.priority.into(),
+            capacity_bytes: wishes.flow.capacity.map(|capacity| capacity.size().bytes()),
             process: process_name(),
         };
         match stream.send(&Request::new(Ask::Open(ask)), &handed.descriptors()).await {

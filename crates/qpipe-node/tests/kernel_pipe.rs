@@ -34,15 +34,7 @@ impl World {
     }
 
     async fn open(&self, end: End, name: &str) -> (File, HeldPipe) {
-        let ask = OpenAsk {
-            end,
-            place: Place::Local { name: name.to_owned() },
-            no_wait: false,
-            timeout_ms: None,
-            wants_progress: false,
-            records: None,
-            process: "a test".to_owned(),
-        };
+        let ask = OpenAsk::new(end, Place::Local { name: name.to_owned() });
         let opened: (OwnedFd, HeldPipe) =
             open_pipe(&self.home, Path::new("/nowhere"), &[], ask).await.unwrap();
         (File::from(opened.0), opened.1)

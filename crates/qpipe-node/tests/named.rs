@@ -300,7 +300,7 @@ async fn a_reader_that_leaves_does_not_break_writers_while_others_read() {
 #[tokio::test]
 async fn nobody_there_and_no_wait_is_refused_at_once() {
     let world = World::new().await;
-    let options = OpenOptions { no_wait: true };
+    let options = OpenOptions { no_wait: true, ..OpenOptions::default() };
     let writer = world.alice.open_writer(target("inbox/x"), options).await.unwrap();
     let nobody = Err(PipeError::Refused { cause: Cause::NoPartner });
     assert_eq!(writer.joined().await, nobody);
@@ -320,7 +320,7 @@ async fn a_name_that_left_its_only_side_is_free_again() {
     let _ = watch.over().await;
     // Nobody is there for one who does not want to wait.
     loop {
-        let options = OpenOptions { no_wait: true };
+        let options = OpenOptions { no_wait: true, ..OpenOptions::default() };
         let writer = world.alice.open_writer(target("inbox/x"), options).await.unwrap();
         // It may be joined while the node has not looked at the reader's end yet.
         if let Err(error) = writer.joined().await {
@@ -431,7 +431,7 @@ async fn what_a_lost_writer_left_unread_is_forgotten() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), forgotten).await.unwrap();
-    let options = OpenOptions { no_wait: true };
+    let options = OpenOptions { no_wait: true, ..OpenOptions::default() };
     let reader = world.bob.open_reader(target("inbox/x"), options).await.unwrap();
     assert_eq!(reader.accepted().await, Err(PipeError::Refused { cause: Cause::NoPartner }));
 }

@@ -49,8 +49,22 @@ pub struct Open {
     pub target: OpenTarget,
     /// Refuse at once if nobody is at the other end.
     pub no_wait: bool,
+    /// How its bytes are sent beside those of other pipes.
+    pub priority: Priority,
     /// The group it belongs to.
     pub group: Group,
+}
+
+/// How the writer's node sends a pipe's bytes beside those of other pipes of the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// When no other pipe has anything to send.
+    Low,
+    /// In turns with the others; what is little goes first.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
 }
 
 /// How the writer ended the pipe.

@@ -90,11 +90,17 @@ impl ReadEnd {
 
     /// Reserves memory and states the first Limit.
     pub(crate) fn start(&mut self, facts: &mut Facts, mut share: Share, capacity: Option<u64>) {
-        self.capacity = capacity.unwrap_or(WINDOW_BYTES_MAX).max(FLOOR_BYTES);
-        self.window = share.start().min(self.capacity);
+        self.window = share.start();
         self.share = Some(share);
+        self.set_capacity(capacity.unwrap_or(WINDOW_BYTES_MAX));
         let offset = self.window.max(self.initial_limit);
         facts.limit = Some(Limit { number: 1, offset });
+    }
+
+    /// The most that the window grows to, from now on. What was granted stays granted.
+    pub(crate) fn set_capacity(&mut self, bytes: u64) {
+        self.capacity = bytes.clamp(FLOOR_BYTES, WINDOW_BYTES_MAX);
+        self.window = self.window.min(self.capacity);
     }
 
     /// Whether the writer's node may state `heard`.

@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use crate::budget::Share;
 use crate::cause::Cause;
-use crate::fact::{Answer, Attempt, ClosedKind, Contradiction, End, EndKind, Facts, Limit};
-use crate::limits::{IDLE_RETURN_MS, START_WINDOW_BYTES};
+use crate::fact::{
+    Answer, Attempt, ClosedKind, Contradiction, End, EndKind, Facts, Limit, Priority,
+};
+use crate::limits::{FLOOR_BYTES, IDLE_RETURN_MS, START_WINDOW_BYTES};
 use crate::planted::{self, Planted};
 
 /// What became of a pipe, as its writer sees it.
@@ -53,6 +55,10 @@ pub(crate) struct WriteEnd {
     pub(crate) written: u64,
     /// What may be sent while no Limit is known.
     initial_limit: u64,
+    /// How far beyond what was consumed the program may write.
+    capacity: u64,
+    /// How its bytes are sent, if that was said here: else as the open says.
+    pub(crate) priority: Option<Priority>,
     /// Memory for bytes written and not consumed.
     share: Share,
     /// When it last wrote or heard a Limit.
@@ -66,10 +72,17 @@ pub(crate) struct WriteEnd {
 }
 
 impl WriteEnd {
-    pub(crate) fn new(initial_limit: u64, share: Share, now: Instant) -> WriteEnd {
+    pub(crate) fn new(
+        initial_limit: u64,
+        share: Share,
+        capacity: Option<u64>,
+        now: Instant,
+    ) -> WriteEnd {
         WriteEnd {
             written: 0,
             initial_limit,
+            capacity: capacity.map_or(u64::MAX, |bytes| bytes.max(FLOOR_BYTES)),
+            priority: None,
             share,
             active: now,
             stream: None,
@@ -78,12 +91,18 @@ impl WriteEnd {
         }
     }
 
+    /// How many bytes may be written and not consumed, from now on.
+    pub(crate) fn set_capacity(&mut self, bytes: u64) {
+        self.capacity = bytes.max(FLOOR_BYTES);
+    }
+
     /// How many bytes the program may write now, of the `wanted` that it would like to.
     pub(crate) fn room(&mut self, facts: &Facts, wanted: u64) -> u64 {
         if facts.end.is_some() || self.outcome(facts).is_some() {
             return 0;
         }
-        let credit = self.limit(facts).saturating_sub(self.written).min(wanted);
+        let full = facts.consumed_at_least().saturating_add(self.capacity);
+        let credit = self.limit(facts).min(full).saturating_sub(self.written).min(wanted);
         let held = self.written - facts.consumed_at_least().min(self.written);
         let needed = held + credit;
         if needed > self.share.bytes() {

@@ -41,11 +41,12 @@ pub use node::{
     Peer, SessionStatus, StartError, interface_addresses,
 };
 pub use pipe::{PipeReader, PipeWriter, Pumping, ReaderWatch, WHOLE_BYTES_MAX, WriterWatch};
-pub use session::{IncomingOpen, OpenError, OpenOptions, Session, SessionEnd};
+pub use session::{IncomingOpen, OpenError, Session, SessionEnd};
 
 pub use qpipe_proto::contact::Patience;
-pub use qpipe_proto::fact::OpenTarget;
+pub use qpipe_proto::fact::{OpenTarget, Priority};
 pub use qpipe_proto::hello::Enrolled;
 pub use qpipe_proto::limits::PIPE_BUF;
+pub use qpipe_proto::session::OpenOptions;
 pub use qpipe_proto::ticket::{Address, End, Grant};
 pub use qpipe_proto::{Cause, Fingerprint, PipeName, Secret, Target, Ticket};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{Open, OpenTarget, Opener};
 use qpipe_proto::hello::Enrolled;
+use qpipe_proto::session::OpenOptions;
 use qpipe_proto::ticket::End;
 use qpipe_proto::{PipeId, session};
 
@@ -73,13 +74,6 @@ impl SessionEnd {
             _ => Cause::Lost,
         }
     }
-}
-
-/// How to open a pipe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OpenOptions {
-    /// Refuse at once if nobody is at the other end, instead of waiting.
-    pub no_wait: bool,
 }
 
 /// Why a pipe could not be opened.
@@ -229,7 +223,7 @@ impl Session {
         options: OpenOptions,
         openers: &[Opener],
     ) -> Result<Vec<PipeId>, OpenError> {
-        self.link.open(target, options.no_wait, openers).await.map_err(|error| match error {
+        self.link.open(target, options, openers).await.map_err(|error| match error {
             session::OpenError::Busy => OpenError::Busy,
             session::OpenError::Closing | session::OpenError::NotYet => OpenError::Closed,
         })

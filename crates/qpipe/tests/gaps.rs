@@ -155,7 +155,13 @@ impl Writer {
         let id = PipeId::new(0).unwrap();
         let target = OpenTarget::Name("x".parse().unwrap());
         let group = Group { first: id, size: 1 };
-        let open = Some(Open { opener: Opener::Writer, target, no_wait: false, group });
+        let open = Some(Open {
+            opener: Opener::Writer,
+            target,
+            no_wait: false,
+            priority: Priority::Normal,
+            group,
+        });
         let header = StreamHeader { id, attempt: 0, offset: 0, open };
         stream.write_all(&encode_header(&header)).await.unwrap();
         let mut writer = Writer {

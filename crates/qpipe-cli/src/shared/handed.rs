@@ -12,7 +12,7 @@ use qpipe_node::local::Records;
 use rustix::stdio::{stdin, stdout};
 
 use crate::{
-    args::{FifoArgs, OpenArgs, PipeArgs},
+    args::{FifoArgs, FlowArgs, OpenArgs, PipeArgs},
     input, output,
     progress::Progress,
 };
@@ -130,11 +130,18 @@ pub(crate) struct Wishes {
     pub(super) no_wait: bool,
     pub(super) timeout: Option<Duration>,
     pub(super) records: Option<Records>,
+    pub(super) flow: FlowArgs,
 }
 
 impl From<&FifoArgs> for Wishes {
     fn from(args: &FifoArgs) -> Self {
-        Self { accept_new: args.accept_new, no_wait: false, timeout: None, records: None }
+        Self {
+            accept_new: args.accept_new,
+            no_wait: false,
+            timeout: None,
+            records: None,
+            flow: args.flow,
+        }
     }
 }
 
@@ -145,6 +152,7 @@ impl From<&OpenArgs> for Wishes {
             no_wait: args.no_wait,
             timeout: args.timeout,
             records: Some(Records::Write),
+            flow: args.flow,
         }
     }
 }
@@ -156,6 +164,7 @@ impl From<&PipeArgs> for Wishes {
             no_wait: args.no_wait,
             timeout: args.timeout,
             records: None,
+            flow: args.flow,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use qpipe::{End, Fingerprint};
+use qpipe::{End, Fingerprint, Priority};
 use serde_json::{Value, json};
 
 use super::codec::EVENT_KINDS;
@@ -61,6 +61,8 @@ fn open() -> OpenAsk {
         timeout_ms: Some(1),
         wants_progress: true,
         records: Some(Records::Line),
+        priority: Priority::High,
+        capacity_bytes: Some(4096),
         process: String::new(),
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use qpipe::{Cause, Fingerprint, PipeError};
+use qpipe::{Cause, Fingerprint, PipeError, Priority};
 use qpipe_proto::ticket::End;
 use serde::{Deserialize, Serialize};
 
@@ -86,10 +86,33 @@ pub struct OpenAsk {
     pub wants_progress: bool,
     /// What of the program's input is to stay together where others write into the pipe as well.
     pub records: Option<Records>,
+    /// How the pipe's bytes are sent beside those of other pipes between the two hosts.
+    #[serde(default, with = "PriorityText")]
+    pub priority: Priority,
+    /// How many bytes of a pipe of another host may be written and not consumed; as many as keep the
+    /// way there full if absent.
+    pub capacity_bytes: Option<u64>,
     /// The program's command line for the status, at most [`PROCESS_BYTES_MAX`] bytes without
     /// characters that terminals obey: see [`process_text`](super::process_text).
     #[serde(default)]
     pub process: String,
+}
+
+impl OpenAsk {
+    /// An end of the pipe that is there, without any wishes.
+    pub fn new(end: End, place: Place) -> OpenAsk {
+        OpenAsk {
+            end,
+            place,
+            no_wait: false,
+            timeout_ms: None,
+            wants_progress: false,
+            records: None,
+            priority: Priority::default(),
+            capacity_bytes: None,
+            process: String::new(),
+        }
+    }
 }
 
 /// What of a program's input is not mixed with what others write.
@@ -357,6 +380,15 @@ enum EndText {
     Read,
     #[serde(rename = "send")]
     Write,
+}
+
+/// The priorities' names on the wire.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Priority", rename_all = "snake_case")]
+enum PriorityText {
+    High,
+    Low,
+    Normal,
 }
 
 mod fingerprint_text {

@@ -326,7 +326,9 @@ async fn connect(shared: &SharedNode, ask: &OpenAsk) -> Result<Session, Refusal>
 async fn open_ends(session: &Session, ask: &OpenAsk) -> Result<Ends, Refusal> {
     let Place::Remote { name, .. } = &ask.place else { return Err(Refusal::Left) };
     let name: PipeName = name.parse().map_err(|error| failed(format!("`{name}`: {error}")))?;
-    let (target, options) = (OpenTarget::Name(name), OpenOptions { no_wait: ask.no_wait });
+    let target = OpenTarget::Name(name);
+    let options =
+        OpenOptions { no_wait: ask.no_wait, priority: ask.priority, capacity: ask.capacity_bytes };
     let opened = session.open_ends(ask.end, target, options).await;
     opened.map_err(|error| failed(format!("cannot open {}: {error}", ask.place)))
 }

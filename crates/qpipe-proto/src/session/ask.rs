@@ -1,7 +1,7 @@
 //! What the driver asks and tells beyond the ends' own operations.
 
-use super::Session;
-use crate::fact::{Open, Opener};
+use super::{LocalEnd, Pipe, Session};
+use crate::fact::{Open, Opener, Priority};
 use crate::id::PipeId;
 
 impl Session {
@@ -10,6 +10,34 @@ impl Session {
     pub(super) fn own_open(&self, id: PipeId) -> Option<Open> {
         let pipe = self.pipes.get(&id).filter(|pipe| pipe.is_ours)?;
         pipe.facts.open.clone().filter(|open| open.opener == Opener::Writer)
+    }
+
+    /// How the bytes of a pipe are to be sent beside those of others.
+    pub fn priority(&self, id: PipeId) -> Priority {
+        let Some(pipe) = self.pipes.get(&id) else { return Priority::default() };
+        let own = match &pipe.end {
+            LocalEnd::Write(end) => end.priority,
+            _ => None,
+        };
+        let open = || pipe.facts.open.as_ref().map(|open| open.priority);
+        own.or_else(open).unwrap_or_default()
+    }
+
+    /// How the bytes of a pipe that is written here are sent from now on, whatever its open says.
+    pub fn set_priority(&mut self, id: PipeId, priority: Priority) {
+        if let Some(Pipe { end: LocalEnd::Write(end), .. }) = self.pipes.get_mut(&id) {
+            end.priority = Some(priority);
+        }
+    }
+
+    /// How many bytes of a pipe may be written and not consumed from now on, as far as this side has
+    /// a say in it: see [`OpenOptions::capacity`](super::OpenOptions::capacity).
+    pub fn set_capacity(&mut self, id: PipeId, bytes: u64) {
+        match self.pipes.get_mut(&id).map(|pipe| &mut pipe.end) {
+            Some(LocalEnd::Read(end)) => end.set_capacity(bytes),
+            Some(LocalEnd::Write(end)) => end.set_capacity(bytes),
+            Some(LocalEnd::Unanswered) | None => {}
+        }
     }
 
     /// Whether one of the sides said or wants to say Bye, or the session is lost.

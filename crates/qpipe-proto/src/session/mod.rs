@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use crate::budget::{Account, Reservation, Share};
 use crate::cause::Cause;
-use crate::fact::{Answer, Contradiction, Facts, Group, Kinds, Open, OpenTarget, Opener};
+use crate::fact::{Answer, Contradiction, Facts, Group, Kinds, Open, OpenTarget, Opener, Priority};
 use crate::hello::Limits;
 use crate::id::{PipeId, Ranges, Side};
 use crate::limits::GROUP_PIPES_MAX;
@@ -45,6 +45,20 @@ pub enum Event {
     Incoming(Vec<(PipeId, Open)>),
     /// More pipes may be opened than before.
     OpensAllowed,
+}
+
+/// How to open a pipe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Refuse at once if nobody is at the other end, instead of waiting.
+    pub no_wait: bool,
+    /// How the pipe's bytes are sent beside those of others: told to the writer's node.
+    pub priority: Priority,
+    /// How many bytes may be written and not consumed, at least
+    /// [`FLOOR_BYTES`](crate::limits::FLOOR_BYTES). Without it, as many
+    /// as keep the way to the other node full. This side alone keeps to it: the writer's by writing
+    /// no further, the reader's by granting no more.
+    pub capacity: Option<u64>,
 }
 
 /// Why a pipe could not be opened.
@@ -157,7 +171,7 @@ impl Session {
     pub fn open(
         &mut self,
         target: &OpenTarget,
-        no_wait: bool,
+        options: OpenOptions,
         openers: &[Opener],
         now: Instant,
     ) -> Result<Vec<PipeId>, OpenError> {
@@ -177,15 +191,18 @@ impl Session {
         for (opener, floor) in openers.iter().zip(floors) {
             let id = PipeId::nth(self.side, self.opened);
             self.opened += 1;
-            let open = Open { opener: *opener, target: target.clone(), no_wait, group };
+            let OpenOptions { no_wait, priority, capacity } = options;
+            let target = target.clone();
+            let open = Open { opener: *opener, target, no_wait, priority, group };
             let mut facts = Facts { open: Some(open), ..Facts::default() };
             let end = match opener {
                 Opener::Writer => {
-                    LocalEnd::Write(WriteEnd::new(self.theirs.initial_limit, floor, now))
+                    let initial_limit = self.theirs.initial_limit;
+                    LocalEnd::Write(WriteEnd::new(initial_limit, floor, capacity, now))
                 }
                 Opener::Reader => {
                     let mut end = ReadEnd::new(0, self.reserve.draft());
-                    end.start(&mut facts, floor, None);
+                    end.start(&mut facts, floor, capacity);
                     LocalEnd::Read(end)
                 }
             };
@@ -231,7 +248,7 @@ impl Session {
                         kinds.add(Kinds::HELD);
                     }
                 }
-                end => *end = LocalEnd::Write(WriteEnd::new(0, floor, now)),
+                end => *end = LocalEnd::Write(WriteEnd::new(0, floor, None, now)),
             }
             if let Some(cause) = self.lost {
                 pipe.fail(cause);

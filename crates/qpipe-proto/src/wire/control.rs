@@ -10,7 +10,7 @@ use super::{pb, varint};
 use crate::cause::Cause;
 use crate::fact::{
     Answer, Attempt, Closed, ClosedKind, End, EndKind, Facts, Group, Held, Limit, Open, OpenTarget,
-    Opener,
+    Opener, Priority,
 };
 use crate::hello::{Enrolled, Instance, Limits, SessionId};
 use crate::id::PipeId;
@@ -295,6 +295,11 @@ pub(super) fn open_to_pb(open: &Open) -> pb::Open {
             OpenTarget::Unknown => None,
         },
         no_wait: open.no_wait,
+        priority: match open.priority {
+            Priority::High => pb::Priority::High.into(),
+            Priority::Low => pb::Priority::Low.into(),
+            Priority::Normal => pb::Priority::Normal.into(),
+        },
         group: Some(pb::Group { first: open.group.first.number(), size: open.group.size }),
     }
 }
@@ -305,6 +310,11 @@ pub(super) fn open_from_pb(open: pb::Open) -> Result<Open, MalformedMessage> {
         pb::Opener::Reader => Opener::Reader,
         pb::Opener::Writer => Opener::Writer,
         pb::Opener::Unspecified => return Err(MalformedMessage("an Open by neither end")),
+    };
+    let priority = match open.priority() {
+        pb::Priority::High => Priority::High,
+        pb::Priority::Low => Priority::Low,
+        pb::Priority::Normal => Priority::Normal,
     };
     // A target that cannot be understood concerns this pipe alone, which is refused for it.
     let target = match open.target {
@@ -318,7 +328,7 @@ pub(super) fn open_from_pb(open: pb::Open) -> Result<Open, MalformedMessage> {
     };
     let group = open.group.ok_or(MalformedMessage("an Open of no group"))?;
     let group = Group { first: id_from_pb(group.first)?, size: group.size };
-    Ok(Open { opener, target, no_wait: open.no_wait, group })
+    Ok(Open { opener, target, no_wait: open.no_wait, priority, group })
 }
 
 /// An End as a message.

@@ -6,7 +6,7 @@ use qpipe_proto::PipeId;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{
     Answer, Attempt, Closed, ClosedKind, End, EndKind, Facts, Group, Held, Limit, Open, OpenTarget,
-    Opener,
+    Opener, Priority,
 };
 use qpipe_proto::limits::{
     CONTROL_MESSAGE_BYTES_MAX, FACTS_PER_MESSAGE_MAX, GROUP_PIPES_MAX, SETTLED_RANGES_MAX,
@@ -84,6 +84,7 @@ fn the_largest_message_that_a_session_says_stays_under_the_bound() {
         opener: Opener::Reader,
         target: OpenTarget::Name(name.parse().unwrap()),
         no_wait: true,
+        priority: Priority::High,
         group: Group { first, size: GROUP_PIPES_MAX },
     };
     let limit = Some(Limit { number: u64::MAX, offset: u64::MAX });

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{
     Answer, Attempt, Closed, ClosedKind, End, EndKind, Facts, Group, Held, Limit, Open, OpenTarget,
-    Opener,
+    Opener, Priority,
 };
 use qpipe_proto::hello::{Enrolled, Instance, Limits, SessionId};
 use qpipe_proto::wire::{Bye, ControlMessage, FactsMessage, Hello};
@@ -49,11 +49,13 @@ pub(crate) fn open() -> impl Strategy<Value = Open> {
             .prop_map(|name| OpenTarget::Name(name.parse().unwrap())),
     ];
     let opener = prop_oneof![Just(Opener::Reader), Just(Opener::Writer)];
-    (opener, target, any::<bool>(), 0..=PipeId::MAX, any::<u32>()).prop_map(
-        |(opener, target, no_wait, first, size)| Open {
+    let priority = prop_oneof![Just(Priority::Low), Just(Priority::Normal), Just(Priority::High)];
+    (opener, target, any::<bool>(), priority, 0..=PipeId::MAX, any::<u32>()).prop_map(
+        |(opener, target, no_wait, priority, first, size)| Open {
             opener,
             target,
             no_wait,
+            priority,
             group: Group { first: id(first), size },
         },
     )

@@ -5,10 +5,10 @@ use std::time::Instant;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{
     Answer, Attempt, Closed, ClosedKind, End, EndKind, Facts, Group, Held, Limit, Open, OpenTarget,
-    Opener,
+    Opener, Priority,
 };
 use qpipe_proto::hello::Limits;
-use qpipe_proto::session::{Event, SessionError};
+use qpipe_proto::session::{Event, OpenOptions, SessionError};
 use qpipe_proto::wire::{ControlMessage, FactsMessage};
 use qpipe_proto::{Budget, PipeId, ReadOutcome, Session, Side, WriteOutcome};
 
@@ -94,7 +94,8 @@ impl Lone {
     /// A pipe that this side opened and the peer accepted.
     pub(crate) fn ours(&mut self, opener: Opener) -> PipeId {
         let target = OpenTarget::Name("a".parse().unwrap());
-        let id = self.session.open(&target, false, &[opener], self.now).unwrap()[0];
+        let id =
+            self.session.open(&target, OpenOptions::default(), &[opener], self.now).unwrap()[0];
         self.hears(id, answer(Answer::Accepted)).unwrap();
         id
     }
@@ -134,7 +135,10 @@ pub(crate) fn opened(number: u64, opener: Opener) -> Facts {
 
 pub(crate) fn grouped(opener: Opener, group: Group) -> Facts {
     let target = OpenTarget::Name("a".parse().unwrap());
-    Facts { open: Some(Open { opener, target, no_wait: false, group }), ..Facts::default() }
+    Facts {
+        open: Some(Open { opener, target, no_wait: false, priority: Priority::Normal, group }),
+        ..Facts::default()
+    }
 }
 
 pub(crate) fn answer(answer: Answer) -> Facts {

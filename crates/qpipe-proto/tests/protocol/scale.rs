@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use qpipe_proto::PipeId;
-use qpipe_proto::fact::{Facts, Group, Open, OpenTarget, Opener};
+use qpipe_proto::fact::{Facts, Group, Open, OpenTarget, Opener, Priority};
 use qpipe_proto::hello::Limits;
-use qpipe_proto::session::{Event, OpenError, SessionError};
+use qpipe_proto::session::{Event, OpenError, OpenOptions, SessionError};
 use qpipe_proto::wire::{ControlMessage, FactsMessage};
 use qpipe_proto::{Budget, Cause, Session, Side};
 
@@ -37,7 +37,8 @@ impl Pair {
 
     fn open(&mut self) -> Result<PipeId, OpenError> {
         let target = OpenTarget::Name("a".parse().unwrap());
-        let ids = self.sessions[0].open(&target, false, &[Opener::Writer], self.now);
+        let ids =
+            self.sessions[0].open(&target, OpenOptions::default(), &[Opener::Writer], self.now);
         self.talk();
         ids.map(|ids| ids[0])
     }
@@ -107,6 +108,7 @@ fn a_peer_that_never_settles_what_is_over_gets_no_more_opens_and_holds_no_memory
             opener: Opener::Writer,
             target: OpenTarget::Name("a".parse().unwrap()),
             no_wait: false,
+            priority: Priority::Normal,
             group: Group { first: id(2 * opened), size: 1 },
         };
         let facts = Facts { open: Some(open), ..Facts::default() };

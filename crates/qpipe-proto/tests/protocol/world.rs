@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{Attempt, EndKind, Open, OpenTarget, Opener};
 use qpipe_proto::hello::Limits;
-use qpipe_proto::session::OpenError;
+use qpipe_proto::session::{OpenError, OpenOptions};
 use qpipe_proto::{Budget, PipeId, ReadOutcome, Session, Side, WriteOutcome};
 
 use crate::lone::EPOCH;
@@ -135,7 +135,8 @@ impl World {
             return Err(OpenError::Closing);
         }
         let target = OpenTarget::Name("a/b".parse().unwrap());
-        let ids = self.nodes[node].session.open(&target, false, openers, self.now)?;
+        let ids =
+            self.nodes[node].session.open(&target, OpenOptions::default(), openers, self.now)?;
         for (id, opener) in ids.iter().zip(openers) {
             let writer = if *opener == Opener::Writer { node } else { 1 - node };
             self.pipes.insert(*id, Record { writer, opener: node, ..Record::default() });

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use qpipe_proto::fact::{Open, OpenTarget, Opener};
-use qpipe_proto::session::OpenError;
+use qpipe_proto::session::{OpenError, OpenOptions};
 use qpipe_proto::{Cause, PipeId, PipeName, ReadOutcome, WriteOutcome};
 
 use super::Node;
@@ -47,7 +47,12 @@ impl Node {
         let target = OpenTarget::Name(name.parse::<PipeName>().expect("the simulator's own name"));
         let openers: Vec<Opener> =
             writes.iter().map(|w| if *w { Opener::Writer } else { Opener::Reader }).collect();
-        let ids = match shared.session.open(&target, false, &openers, clock::instant(now)) {
+        let ids = match shared.session.open(
+            &target,
+            OpenOptions::default(),
+            &openers,
+            clock::instant(now),
+        ) {
             Ok(ids) => ids,
             Err(OpenError::Busy) => return Err(OpenFailure::Busy),
             Err(OpenError::NotYet | OpenError::Closing) => return Err(OpenFailure::Later),

@@ -14,6 +14,7 @@ mod greet;
 mod incoming;
 mod keep;
 mod outgoing;
+mod precedence;
 mod pulse;
 mod state;
 mod streams;
@@ -29,7 +30,7 @@ use qpipe_proto::cause::Cause;
 use qpipe_proto::contact::Patience;
 use qpipe_proto::fact::{Open, OpenTarget, Opener};
 use qpipe_proto::hello::{Enrolled, Instance, SessionId};
-use qpipe_proto::session::OpenError as ProtoOpenError;
+use qpipe_proto::session::{OpenError as ProtoOpenError, OpenOptions};
 use qpipe_proto::{PipeId, session};
 use quinn::VarInt;
 use tokio::runtime::Handle;
@@ -147,7 +148,7 @@ impl Link {
     pub(crate) async fn open(
         self: &Arc<Link>,
         target: &OpenTarget,
-        no_wait: bool,
+        options: OpenOptions,
         openers: &[Opener],
     ) -> Result<Vec<PipeId>, session::OpenError> {
         let _waiting = WaitingOpen::new(self);
@@ -155,7 +156,7 @@ impl Link {
             let allowed = self.opens.notified();
             tokio::pin!(allowed);
             allowed.as_mut().enable();
-            match self.with(|state| state.open(target, no_wait, openers, clock::now())) {
+            match self.with(|state| state.open(target, options, openers, clock::now())) {
                 Err(ProtoOpenError::NotYet) => allowed.await,
                 result => return result,
             }

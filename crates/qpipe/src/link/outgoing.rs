@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
-use qpipe_proto::fact::{Attempt, End};
+use qpipe_proto::fact::{Attempt, End, Priority};
 use qpipe_proto::limits::CHUNK_BYTES_MAX;
 use qpipe_proto::session::StreamStart;
 use qpipe_proto::{PipeId, WriteOutcome};
@@ -34,8 +34,15 @@ pub(crate) struct WriterSide {
 
 /// What the task that carries a write end's bytes does next.
 pub(crate) enum Outgoing {
-    /// Send one chunk, of these pieces.
-    Chunk(Vec<Bytes>),
+    /// Send one chunk.
+    Chunk {
+        pieces: Vec<Bytes>,
+        /// Its bytes.
+        length: u64,
+        /// Bytes of the pipe up to its end that are not known to be consumed.
+        under_way: u64,
+        priority: Priority,
+    },
     /// Send the trailer.
     End(End),
     /// Nothing more is wanted.
@@ -137,8 +144,12 @@ impl State {
         let sent = side.sent.unwrap_or(0);
         let pieces = side.replay.read(sent, CHUNK_BYTES_MAX as usize);
         if !pieces.is_empty() {
-            side.sent = Some(sent + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>());
-            return Some(Outgoing::Chunk(pieces));
+            let length = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            side.sent = Some(sent + length);
+            let consumed = self.session.facts(id).map_or(0, |facts| facts.consumed_at_least());
+            let under_way = (sent + length).saturating_sub(consumed);
+            let priority = self.session.priority(id);
+            return Some(Outgoing::Chunk { pieces, length, under_way, priority });
         }
         if let Some(end) = self.session.facts(id).and_then(|facts| facts.end) {
             return Some(Outgoing::End(end));

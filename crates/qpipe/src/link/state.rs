@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use qpipe_proto::cause::Cause;
 use qpipe_proto::contact::Contact;
 use qpipe_proto::fact::{Open, OpenTarget, Opener};
-use qpipe_proto::session::{Event, OpenError};
+use qpipe_proto::session::{Event, OpenError, OpenOptions};
 use qpipe_proto::{PipeId, Session};
 
 use super::incoming::ReaderSide;
@@ -131,11 +131,11 @@ impl State {
     pub(crate) fn open(
         &mut self,
         target: &OpenTarget,
-        no_wait: bool,
+        options: OpenOptions,
         openers: &[Opener],
         now: Instant,
     ) -> Result<Vec<PipeId>, OpenError> {
-        let ids = self.session.open(target, no_wait, openers, now)?;
+        let ids = self.session.open(target, options, openers, now)?;
         for (id, opener) in ids.iter().zip(openers) {
             self.add_side(*id, *opener == Opener::Writer);
         }

@@ -44,17 +44,23 @@ pub(crate) async fn carry_out(link: Arc<Link>, id: PipeId) {
             opened = wire.conn.open_uni() => opened.ok(),
         };
         if let Some(stream) = opened {
-            carry_on(&link, id, start, stream).await;
+            carry_on(&link, &wire, id, start, stream).await;
         }
     }
 }
 
-async fn carry_on(link: &Arc<Link>, id: PipeId, start: StreamStart, mut stream: SendStream) {
+async fn carry_on(
+    link: &Arc<Link>,
+    wire: &Wire,
+    id: PipeId,
+    start: StreamStart,
+    mut stream: SendStream,
+) {
     let attempt = start.attempt;
     let stopped = stream.stopped();
     let sent = tokio::select! {
         biased;
-        sent = send(link, id, start, &mut stream) => sent,
+        sent = send(link, wire, id, start, &mut stream) => sent,
         // An idle writer's stream may be stopped as well.
         Ok(Some(code)) = stopped => Err(WriteError::Stopped(code)),
         () = unwanted(link, id, attempt) => Err(WriteError::Stopped(codes::STOP_BROKEN)),
@@ -90,6 +96,7 @@ async fn unwanted(link: &Arc<Link>, id: PipeId, attempt: Attempt) {
 
 async fn send(
     link: &Arc<Link>,
+    wire: &Wire,
     id: PipeId,
     start: StreamStart,
     stream: &mut SendStream,
@@ -97,10 +104,15 @@ async fn send(
     let StreamStart { attempt, offset, open } = start;
     let mut pieces =
         vec![encode_header(&StreamHeader { id, attempt: attempt.number, offset, open })];
+    let mut ranked = None;
     loop {
         match next_outgoing(link, id, attempt).await {
-            Outgoing::Chunk(chunk) => {
-                let length = chunk.iter().map(|piece| piece.len() as u64).sum();
+            Outgoing::Chunk { pieces: chunk, length, under_way, priority } => {
+                let rank = wire.rank(priority, length, under_way);
+                if ranked.replace(rank) != Some(rank) {
+                    // An error would say that the stream is over, which the write says as well.
+                    let _ = stream.set_priority(rank);
+                }
                 pieces.push(encode_chunk_header(length));
                 pieces.extend(chunk);
                 stream.write_all_chunks(&mut pieces).await?;

@@ -1,15 +1,17 @@
 //! One QUIC connection of a session. A session has at most one that is adopted, on which it sends; it
 //! reads from older ones until they are closed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use qpipe_proto::fact::Priority;
 use quinn::{Connection, ConnectionError, VarInt};
 use tokio::sync::Notify;
 
 use super::greet::ControlStreams;
+use super::precedence::{Pace, Precedence, rank};
 use super::{Link, codes, control, streams};
 use crate::clock;
 use crate::session::SessionEnd;
@@ -33,6 +35,8 @@ pub(crate) struct Wire {
     slots: AtomicU64,
     /// The last pipe stream that was being read is read.
     drained: Notify,
+    /// What may go before other pipes' bytes.
+    precedence: Mutex<Precedence>,
 }
 
 impl Wire {
@@ -44,7 +48,20 @@ impl Wire {
             streams_begun: AtomicUsize::new(0),
             slots: AtomicU64::new(0),
             drained: Notify::new(),
+            precedence: Mutex::default(),
         })
+    }
+
+    /// How `bytes` of a pipe go out, of which the peer has not consumed `under_way` bytes, these ones
+    /// included: the priority of their stream.
+    pub(super) fn rank(&self, priority: Priority, bytes: u64, under_way: u64) -> i32 {
+        let mut precedence = self.precedence.lock().unwrap_or_else(PoisonError::into_inner);
+        let pace = || {
+            let path = self.conn.stats().path;
+            Pace { window: path.cwnd, rtt: path.rtt }
+        };
+        let goes_first = precedence.grants(bytes, under_way, clock::now(), pace);
+        rank(priority, goes_first)
     }
 
     pub(super) fn stream_came(&self) {

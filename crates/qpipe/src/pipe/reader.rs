@@ -70,6 +70,13 @@ impl PipeReader {
         Ok(piece.map(|piece| (piece, self.is_whole)))
     }
 
+    /// How many bytes may be written and not consumed, from now on, at least 4,096: see
+    /// [`OpenOptions::capacity`](crate::OpenOptions::capacity). What the writer may send already is
+    /// not taken back.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.link.with(|state| state.session.set_capacity(self.id, bytes));
+    }
+
     /// Says that `bytes` more of those that [`PipeReader::read_chunk`] gave are consumed: handed to
     /// the reading program, or written without error. The writer's `finish` waits for this.
     pub fn consume(&mut self, bytes: u64) {

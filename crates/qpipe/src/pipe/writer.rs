@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use qpipe_proto::fact::EndKind;
+use qpipe_proto::fact::{EndKind, Priority};
 use qpipe_proto::limits::{CHUNK_BYTES_MAX, PIPE_BUF};
 use qpipe_proto::{Cause, PipeId};
 use tokio::io::AsyncWrite;
@@ -58,6 +58,17 @@ impl PipeWriter {
             poll_fn(|cx| self.poll_write_chunk(cx, &mut chunk, whole)).await?;
         }
         Ok(())
+    }
+
+    /// How many bytes may be written and not consumed, from now on, at least 4,096: see
+    /// [`OpenOptions::capacity`](crate::OpenOptions::capacity).
+    pub fn set_capacity(&self, bytes: u64) {
+        self.link.with(|state| state.session.set_capacity(self.id, bytes));
+    }
+
+    /// How the bytes are sent beside those of other pipes of the session, from now on.
+    pub fn set_priority(&self, priority: Priority) {
+        self.link.with(|state| state.session.set_priority(self.id, priority));
     }
 
     /// Waits until the other node has accepted the open.

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `network` | datagrams: delay, rate, queue, loss, blackholes, address translators |
 //! | `place` | hosts with nodes, and what they do with each other |
+//! | `crowd` | many pipes that share a connection |
 //! | `drawn` | runs drawn from a seed |
 //! | `outages`, `quiet`, `moves`, `restarts` | one scenario each |
 //!
@@ -13,6 +14,7 @@
 
 #![allow(clippy::disallowed_macros, reason = "figures of the runs are for whoever asks for them")]
 
+mod crowd;
 mod dice;
 mod drawn;
 mod moves;

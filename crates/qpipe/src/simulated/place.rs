@@ -195,6 +195,12 @@ impl Flow {
         arrivals.iter().find(|(at, _)| *at > since).map(|(at, _)| *at - since)
     }
 
+    /// Bytes that had arrived by then.
+    pub(super) fn total_at(&self, until: Instant) -> u64 {
+        let arrivals = self.arrivals.lock().unwrap();
+        arrivals.iter().rev().find(|(at, _)| *at <= until).map_or(0, |(_, total)| *total)
+    }
+
     /// The longest time without a byte from `since` on.
     pub(super) fn longest_gap(&self, since: Instant) -> Duration {
         let arrivals = self.arrivals.lock().unwrap();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use qpipe::{Cause, IncomingOpen};
 use qpipe_proto::PipeId;
 use qpipe_proto::fact::{
-    Answer, Closed, ClosedKind, End, EndKind, Facts, Group, Limit, Open, Opener,
+    Answer, Closed, ClosedKind, End, EndKind, Facts, Group, Limit, Open, Opener, Priority,
 };
 use qpipe_proto::wire::{Bye, ControlMessage, FactsMessage, encode_control};
 use tokio::io::AsyncWriteExt;
@@ -203,7 +203,8 @@ fn some_open(dice: &mut Dice, opens: usize) -> Open {
     let first = some_id(dice, opens);
     let size = dice.pick(&[1, 1, 1, 2, 2, 5, 8, 9, u32::MAX]);
     let no_wait = dice.below(2) == 0;
-    Open { opener, target: name("fuzz"), no_wait, group: Group { first, size } }
+    let priority = [Priority::Low, Priority::Normal, Priority::High][dice.below(3) as usize];
+    Open { opener, target: name("fuzz"), no_wait, priority, group: Group { first, size } }
 }
 
 /// A whole pipe, of pieces of 50 bytes.

@@ -9,7 +9,9 @@ use qpipe::identity::HostIdentity;
 use qpipe::tls::{self, SERVER_NAME};
 use qpipe::{Cause, OpenTarget, Secret};
 use qpipe_proto::PipeId;
-use qpipe_proto::fact::{Answer, Closed, ClosedKind, End, EndKind, Facts, Group, Open, Opener};
+use qpipe_proto::fact::{
+    Answer, Closed, ClosedKind, End, EndKind, Facts, Group, Open, Opener, Priority,
+};
 use qpipe_proto::hello::{Instance, Limits, SessionId};
 use qpipe_proto::wire::{
     ControlDecoder, ControlMessage, FactsMessage, Frame, FrameReader, Hello, StreamHeader,
@@ -314,7 +316,13 @@ pub(crate) fn open(id: PipeId, opener: Opener) -> Open {
 
 /// The open of `target`, a group of its own.
 pub(crate) fn open_of(id: PipeId, opener: Opener, target: OpenTarget) -> Open {
-    Open { opener, target, no_wait: false, group: Group { first: id, size: 1 } }
+    Open {
+        opener,
+        target,
+        no_wait: false,
+        priority: Priority::Normal,
+        group: Group { first: id, size: 1 },
+    }
 }
 
 /// The header of a pipe that its writer opens.

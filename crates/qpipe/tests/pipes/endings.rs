@@ -145,7 +145,10 @@ async fn no_wait_is_told_to_the_other_node_which_refuses_at_once() {
     let (dialler, acceptor) = (named_node(Arc::new(Everybody)), named_node(Arc::new(Everybody)));
     let session = dialler.connect(&peer(&acceptor), None).await.unwrap();
     let target = OpenTarget::Name("inbox/x".parse().unwrap());
-    let writer = session.open_writer(target, OpenOptions { no_wait: true }).await.unwrap();
+    let writer = session
+        .open_writer(target, OpenOptions { no_wait: true, ..OpenOptions::default() })
+        .await
+        .unwrap();
     let open = acceptor.next_open().await.unwrap();
     assert!(open.no_wait());
     open.refuse(Cause::NoPartner);

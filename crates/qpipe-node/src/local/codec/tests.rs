@@ -1,7 +1,7 @@
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use qpipe::{Cause, End, Fingerprint, PipeError};
+use qpipe::{Cause, End, Fingerprint, PipeError, Priority};
 use serde_json::json;
 
 use super::*;
@@ -20,12 +20,27 @@ fn end() -> impl Strategy<Value = End> {
 }
 
 fn open() -> impl Strategy<Value = OpenAsk> {
-    (end(), place(), any::<(bool, bool, bool)>(), any::<Option<u64>>(), vec(any::<String>(), 0..9))
-        .prop_map(|(end, place, (no_wait, wants_progress, has_lines), timeout_ms, words)| {
+    let flags = any::<(bool, bool, bool)>();
+    let numbers = any::<(Option<u64>, Option<u64>)>();
+    let priority = prop_oneof![Just(Priority::Low), Just(Priority::Normal), Just(Priority::High)];
+    (end(), place(), flags, numbers, priority, vec(any::<String>(), 0..9)).prop_map(
+        |(end, place, (no_wait, wants_progress, has_lines), numbers, priority, words)| {
             let process = process_text(words.iter().map(String::as_str));
             let records = has_lines.then_some(Records::Line);
-            OpenAsk { end, place, no_wait, timeout_ms, wants_progress, records, process }
-        })
+            let (timeout_ms, capacity_bytes) = numbers;
+            OpenAsk {
+                end,
+                place,
+                no_wait,
+                timeout_ms,
+                wants_progress,
+                records,
+                priority,
+                capacity_bytes,
+                process,
+            }
+        },
+    )
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
@@ -205,15 +220,7 @@ fn messages_that_are_too_long_are_not_made() {
     let name = "x".repeat(MESSAGE_BYTES_MAX);
 
     let event = Event::Failed { text }.encode();
-    let open = OpenAsk {
-        end: End::Read,
-        place: Place::Local { name },
-        no_wait: false,
-        timeout_ms: None,
-        wants_progress: false,
-        records: None,
-        process: String::new(),
-    };
+    let open = OpenAsk::new(End::Read, Place::Local { name });
     let request = Request::new(Ask::Open(open)).encode();
 
     assert!(matches!(event, Err(LocalError::Length { bytes_max: EVENT_BYTES_MAX, .. })));

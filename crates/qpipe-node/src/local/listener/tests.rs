@@ -19,15 +19,8 @@ async fn request_comes_with_its_descriptor_and_the_answer_goes_back() {
     let listener = Listener::bind(&home).unwrap();
     let mut program = connected(&home).await;
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let request = Request::new(Ask::Open(OpenAsk {
-        end: qpipe::End::Read,
-        place: PipePlace::Local { name: "x".to_owned() },
-        no_wait: false,
-        timeout_ms: None,
-        records: None,
-        wants_progress: false,
-        process: String::new(),
-    }));
+    let place = PipePlace::Local { name: "x".to_owned() };
+    let request = Request::new(Ask::Open(OpenAsk::new(qpipe::End::Read, place)));
 
     program.send(&request, &[writer.as_fd()]).await.unwrap();
     drop(writer);

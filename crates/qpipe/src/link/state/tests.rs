@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use qpipe_proto::fact::{Attempt, Group};
+use qpipe_proto::fact::{Attempt, Group, Priority};
 use qpipe_proto::hello::Limits;
 use qpipe_proto::limits::GROUP_DEADLINE_MS;
 use qpipe_proto::session::StreamVerdict;
@@ -19,6 +19,7 @@ fn content_of_a_group_that_is_never_complete_is_dropped_with_it() {
         opener: Opener::Writer,
         target: OpenTarget::Ticket(Secret::from_bytes([1; 16])),
         no_wait: false,
+        priority: Priority::Normal,
         group: Group { first: id, size: 2 },
     };
     let header = StreamHeader { id, attempt: 0, offset: 0, open: Some(open) };
