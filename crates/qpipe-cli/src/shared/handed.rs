@@ -132,6 +132,13 @@ pub(crate) struct Wishes {
     pub(super) records: Option<Records>,
 }
 
+impl Wishes {
+    /// For a pipe in which somebody else's node answers a question: at once, or not at all.
+    pub(crate) fn of_question(accept_new: bool, timeout: Duration) -> Self {
+        Self { accept_new, no_wait: true, timeout: Some(timeout), records: None }
+    }
+}
+
 impl From<&FifoArgs> for Wishes {
     fn from(args: &FifoArgs) -> Self {
         Self { accept_new: args.accept_new, no_wait: false, timeout: None, records: None }
