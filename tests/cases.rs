@@ -56,6 +56,14 @@ fn node_of(host: &Host) -> Pid {
     Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
 }
 
+/// Bytes that have come from the programs of a host, if its node runs already.
+fn sent(host: &Host) -> u64 {
+    let told = host.qpipe(&["status", "--json"]).end();
+    let status: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
+    let pipes = status["pipes"].as_array().cloned().unwrap_or_default();
+    pipes.iter().filter_map(|pipe| pipe["sent"].as_u64()).sum()
+}
+
 /// The most memory that a process ever had resident, in bytes.
 fn peak_bytes(pid: Pid) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -192,9 +200,7 @@ fn c41_a_reader_that_is_stopped_costs_its_window_and_loses_nothing() {
         receiver.signal(Signal::STOP);
         let (mut moved, mut looks) = (0, 0);
         until("a full pipe", || {
-            let pipes = status(&way.writer)["pipes"].clone();
-            let sent = pipes.as_array().unwrap().iter().filter_map(|pipe| pipe["sent"].as_u64());
-            let now = sent.sum::<u64>();
+            let now = sent(&way.writer);
             (moved, looks) = if now == moved && now > 0 { (moved, looks + 1) } else { (now, 0) };
             (looks == LOOKS).then_some(())
         });

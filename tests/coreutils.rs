@@ -41,8 +41,10 @@ const CONSUMERS: [&str; 14] = [
     "sh -c 'cat >/dev/null; exit 5'",
 ];
 
-/// Programs that do not, behind one that never ends.
-const LEAVERS: [&str; 4] = ["head -n 3", "head -c 100000", "sed 7q", "true"];
+/// Programs that do not, behind one that never ends. (One that reads nothing at all may be gone before
+/// the pipe has a reader; then the writer waits for one, as at a FIFO.)
+const LEAVERS: [&str; 4] =
+    ["head -n 3", "head -c 100000", "sed 7q", "dd bs=10 count=1 status=none"];
 
 /// Pipelines that run at once: some, since most of the time goes into starting programs.
 const AT_ONCE: usize = 6;

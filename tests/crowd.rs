@@ -137,9 +137,11 @@ fn a_full_disk_is_told_and_takes_no_pipe_along() {
         qpipe trust add a --key $(qpipe key fingerprint) --allow send:x && exit 11
         qpipe recv x > got & echo all | qpipe send x; wait $!; cat got
         qpipe stop
-        rm $QPIPE_HOME/fill; qpipe mk kept; fill
+        qpipe serve --listen 127.0.0.1:0 && exit 12
+        rm $QPIPE_HOME/fill; qpipe mk kept
         qpipe serve --listen 127.0.0.1:0 & serve=$!
         until qpipe -q status >/dev/null 2>&1; do kill -0 $serve; done
+        fill
         qpipe recv y > got & echo served | qpipe send y; wait $!; cat got
         qpipe ls; kill $serve; wait $serve";
     let script = format!("exec unshare -m bash -c '{script}'");
@@ -148,7 +150,8 @@ fn a_full_disk_is_told_and_takes_no_pipe_along() {
 
     let said = ended.stdout();
     assert!(said.contains("\nall\n") && said.contains("\nserved\n"), "{ended:?}");
-    let ended = ended.saying(&["No space left on device", "names.toml", "authorized.toml"]);
+    let ended =
+        ended.saying(&["No space left on device", "names.toml", "authorized.toml", "serve.lock"]);
     assert!(said.contains("kept: nobody uses it"), "{ended:?}");
 }
 

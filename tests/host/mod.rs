@@ -56,7 +56,8 @@ impl Host {
             eprintln!("skipped: only root can start programs as another user");
             return None;
         }
-        let host = Host { user: Some(NOBODY), ..Host::with(true) };
+        let mut host = Host::with(true);
+        host.user = Some(NOBODY);
         // That user may not see where it was built.
         fs::create_dir(host.path("bin")).unwrap();
         fs::copy(QPIPE, host.path("bin/qpipe")).unwrap();
