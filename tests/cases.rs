@@ -36,6 +36,17 @@ impl Way {
         if self.reader.is_some() { format!("b/{name}") } else { name.to_owned() }
     }
 
+    /// A writer that is there until its input is dropped: one that came after the last had ended would
+    /// begin another life of the pipe.
+    fn kept_open(&self) -> (Running, io::PipeWriter) {
+        let (input, feed) = io::pipe().unwrap();
+        let sender = self.writer.qpipe(&["send", &self.name("x")]).stdin(input).start();
+        until("a writer", || {
+            self.reader().qpipe(&["ls"]).end().stdout().contains("1 writing").then_some(())
+        });
+        (sender, feed)
+    }
+
     /// A sender and a receiver, and bytes that have gone from one to the other.
     fn flowing(&self) -> (Running, io::PipeWriter, Running) {
         let (input, mut feed) = io::pipe().unwrap();
@@ -130,6 +141,7 @@ fn c11_records_of_several_programs_that_have_the_pipe_stay_whole() {
     const RECORD_BYTES: usize = 4096;
     for way in Way::both() {
         let receiver = way.reader().qpipe(&["recv", "x"]).start();
+        let (keeper, kept) = way.kept_open();
         let record = "head -c 409600 /dev/zero | tr '\\0' LETTER \
                       | dd bs=4096 iflag=fullblock status=none >&3";
         let open = |letter: &&str| {
@@ -139,6 +151,8 @@ fn c11_records_of_several_programs_that_have_the_pipe_stay_whole() {
         };
         let writers: Vec<_> = ["p", "q", "r", "s", "t"].iter().map(open).collect();
         writers.into_iter().for_each(|writer| drop(writer.end().expect(0)));
+        drop(kept);
+        keeper.end().expect(0);
 
         let received = receiver.end().expect(0).stdout;
 
@@ -154,6 +168,7 @@ fn c12_larger_writes_of_several_programs_are_all_there() {
     const EACH_BYTES: usize = 5_000;
     for way in Way::both() {
         let receiver = way.reader().qpipe(&["recv", "x"]).start();
+        let (keeper, kept) = way.kept_open();
         let letters = b"pqrstuvw";
         let send = |letter: &u8| {
             let send = way.writer.qpipe(&["send", &way.name("x")]);
@@ -161,6 +176,8 @@ fn c12_larger_writes_of_several_programs_are_all_there() {
         };
         let writers: Vec<_> = letters.iter().map(send).collect();
         writers.into_iter().for_each(|writer| drop(writer.end().expect(0)));
+        drop(kept);
+        keeper.end().expect(0);
 
         let received = receiver.end().expect(0).stdout;
 

@@ -116,7 +116,7 @@ fn c44_another_user_who_reaches_the_socket_gets_no_word() {
                print $s pack(\"N\", length $m), $m; $s->flush; print while <$s>' $SOCKET";
     let ask = || host.bash(ask).env("SOCKET", host.home("node.sock").to_str().unwrap());
 
-    assert_eq!(ask().as_nobody().end().expect(0).stdout, b"");
+    assert_eq!(ask().by_nobody().end().expect(0).stdout, b"");
     assert!(!ask().end().expect(0).stdout.is_empty());
 }
 

@@ -208,7 +208,7 @@ impl Start {
     }
 
     /// As a user with no rights, on a host of this one's.
-    pub fn as_nobody(mut self) -> Start {
+    pub fn by_nobody(mut self) -> Start {
         self.command.uid(NOBODY).gid(NOBODY);
         self
     }
