@@ -21,7 +21,10 @@ fn a_kept_name_outlives_the_node_until_it_is_removed() {
         assert_eq!(host.run(&["ls"]).stdout(), line);
         let receiver = host.qpipe(&["recv", "inbox/x"]).start();
         until("a reader", || {
-            host.run(&["ls"]).stdout().starts_with("inbox/x: waiting, 0 writing, 1").then_some(())
+            host.run(&["ls"])
+                .stdout()
+                .starts_with("inbox/x: waiting for a writer, 0 writing, 1")
+                .then_some(())
         });
         host.qpipe(&["send", "inbox/x"]).input(b"all").end().expect(0);
         assert_eq!(receiver.end().expect(0).stdout(), "all");

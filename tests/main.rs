@@ -8,8 +8,12 @@
 // The clock bounds waits, and what is skipped says so.
 #![allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 
+mod afar;
 mod anonymous;
 mod bad_input;
+mod cases;
+mod coreutils;
+mod crowd;
 mod descriptors;
 mod endings;
 mod fifo;

@@ -65,7 +65,7 @@ fn a_program_has_one_descriptor_more_than_without() {
     let count = |script: &str| host.bash(script).end().expect(0).stdout().lines().count();
 
     let without = count("exec ls /proc/self/fd");
-    let with = count("exec qpipe open --write x -- ls /proc/self/fd");
+    let with = count("exec qpipe open --write --fd 99 x -- ls /proc/self/fd");
 
     assert_eq!(with, without + 1);
     receiver.end().expect(0).silent();

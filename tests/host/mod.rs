@@ -7,6 +7,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{Read, Write},
+    os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -27,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct Host {
     dir: TempDir,
     shares: bool,
+    /// Whose programs run there, if they are not this user's.
+    user: Option<u32>,
 }
 
 impl Host {
@@ -45,8 +48,28 @@ impl Host {
         Host::with(false)
     }
 
+    /// One whose commands share a node and have no privileges. `None`, and a printed reason, where
+    /// this user cannot start programs as another one; that is a failure where CI=true.
+    pub fn of_nobody() -> Option<Host> {
+        if !rustix::process::geteuid().is_root() {
+            assert!(env::var("CI").as_deref() != Ok("true"), "not root");
+            eprintln!("skipped: only root can start programs as another user");
+            return None;
+        }
+        let mut host = Host::with(true);
+        host.user = Some(NOBODY);
+        // That user may not see where it was built.
+        fs::create_dir(host.path("bin")).unwrap();
+        fs::copy(QPIPE, host.path("bin/qpipe")).unwrap();
+        for path in [host.dir.path(), &host.path("work")] {
+            chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        Some(host)
+    }
+
     fn with(shares: bool) -> Host {
-        let host = Host { dir: TempDir::with_prefix("qpipe-host-").unwrap(), shares };
+        let dir = TempDir::with_prefix("qpipe-host-").unwrap();
+        let host = Host { dir, shares, user: None };
         fs::create_dir(host.path("work")).unwrap();
         host
     }
@@ -62,7 +85,10 @@ impl Host {
     }
 
     pub fn qpipe(&self, arguments: &[&str]) -> Start {
-        let mut start = self.program(QPIPE);
+        let mut start = match self.user {
+            None => self.program(QPIPE),
+            Some(_) => self.program(self.path("bin/qpipe")),
+        };
         start.command.args(arguments);
         start.what = format!("qpipe {}", arguments.join(" "));
         start
@@ -118,7 +144,14 @@ impl Host {
                 command.env_remove(name);
             }
         }
-        let directory = Path::new(QPIPE).parent().unwrap().as_os_str();
+        let own = self.path("bin");
+        let directory = match self.user {
+            None => Path::new(QPIPE).parent().unwrap().as_os_str(),
+            Some(user) => {
+                command.uid(user).gid(user);
+                own.as_os_str()
+            }
+        };
         let path = [directory, &env::var_os("PATH").unwrap_or_default()].join(OsStr::new(":"));
         command
             .current_dir(self.path("work"))
@@ -140,15 +173,17 @@ impl Drop for Host {
     /// Ends the node that commands may have started.
     fn drop(&mut self) {
         if self.shares {
-            let mut stop = self.program(QPIPE);
-            stop.command.args(["-q", "stop", "--within", "0s"]).stderr(Stdio::null());
-            let _ = stop.command.status();
+            let mut stop = self.qpipe(&["-q", "stop", "--within", "0s"]);
+            let _ = stop.command.stderr(Stdio::null()).status();
         }
     }
 }
 
 /// Set, it has the commands of all hosts share a node: everything is to be as without one.
 const SHARED_VARIABLE: &str = "TEST_SHARED_NODE";
+
+/// A user with no rights.
+const NOBODY: u32 = 65_534;
 
 /// The command under test.
 const QPIPE: &str = env!("CARGO_BIN_EXE_qpipe");
@@ -169,6 +204,12 @@ impl Start {
 
     pub fn env(mut self, name: &str, value: &str) -> Start {
         self.command.env(name, value);
+        self
+    }
+
+    /// As a user with no rights, on a host of this one's.
+    pub fn by_nobody(mut self) -> Start {
+        self.command.uid(NOBODY).gid(NOBODY);
         self
     }
 

@@ -8,7 +8,7 @@ use qpipe_node::{
 };
 use qpipe_proto::{Fingerprint, ticket::Address};
 
-use crate::{rate::Rate, version};
+use crate::{log, rate::Rate, version};
 
 /// Unix pipes that cross hosts: `producer | consumer`, with the two on different machines.
 #[derive(Debug, Parser)]
@@ -97,9 +97,9 @@ pub(crate) enum Command {
     /// Exit status: with --once, what it would be for `send` or `recv`.
     #[command(after_help = FIFO_AFTER_HELP)]
     Fifo(FifoArgs),
-    /// Show what this host's node does: its sessions with other hosts, what programs have open
+    /// Show what a node does: its sessions with other hosts, what programs have open
     Status(StatusArgs),
-    /// List the named pipes of this host's node that are in use, or kept
+    /// List the named pipes of a node that are in use, or kept
     Ls(ListArgs),
     /// Keep named pipes of this host, also while nobody uses them and over restarts of its node
     ///
@@ -151,6 +151,16 @@ pub(crate) enum Command {
         /// The directory to write them to; made if it is missing
         dir: PathBuf,
     },
+}
+
+impl Command {
+    /// How what it says is written.
+    pub(crate) fn log_format(&self) -> log::Format {
+        match self {
+            Command::Serve(args) => args.log_format,
+            _ => log::Format::Text,
+        }
+    }
 }
 
 /// What `send` and `duplex` take, and `recv` too.
@@ -425,6 +435,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Vec<SocketAddr>,
 
+    /// How what it says on standard error is written
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: log::Format,
+
     #[command(flatten)]
     pub(crate) bounds: BoundArgs,
 }
@@ -440,9 +454,26 @@ pub(crate) struct NodeArgs {
     pub(crate) bounds: BoundArgs,
 }
 
+/// Whose node is asked.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OfHostArgs {
+    /// Ask the node of this other host, as HOST in HOST/NAME [default: this host's]
+    ///
+    /// It tells of the pipes that a rule there lets this host ask about (list:PATTERN), and of the
+    /// session with this host.
+    pub(crate) host: Option<String>,
+
+    /// Take an unknown host's key as its own without asking, and pin it
+    #[arg(long, requires = "host")]
+    pub(crate) accept_new: bool,
+}
+
 /// What `status` takes.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) of: OfHostArgs,
+
     /// For programs: one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -451,6 +482,9 @@ pub(crate) struct StatusArgs {
 /// What `ls` takes.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) of: OfHostArgs,
+
     /// For programs: a JSON array
     #[arg(long)]
     pub(crate) json: bool,
@@ -541,7 +575,10 @@ pub(crate) struct TrustAddArgs {
     #[arg(long, value_name = "SHA256:…")]
     pub(crate) key: Fingerprint,
 
-    /// What it may do here: send:PATTERN or recv:PATTERN, as 'send:inbox/*'; may be repeated
+    /// What it may do here: send:PATTERN, recv:PATTERN, list:PATTERN, as 'send:inbox/*'; may be
+    /// repeated
+    ///
+    /// `list` lets it ask which of these pipes there are, and what becomes of them.
     #[arg(long, value_name = "RULE")]
     pub(crate) allow: Vec<Rule>,
 
@@ -572,7 +609,10 @@ pub(crate) struct InviteArgs {
     #[arg(long = "as", value_name = "NAME")]
     pub(crate) alias: Alias,
 
-    /// What it may do here: send:PATTERN or recv:PATTERN, as 'send:inbox/*'; may be repeated
+    /// What it may do here: send:PATTERN, recv:PATTERN, list:PATTERN, as 'send:inbox/*'; may be
+    /// repeated
+    ///
+    /// `list` lets it ask which of these pipes there are, and what becomes of them.
     #[arg(long, value_name = "RULE", required = true)]
     pub(crate) allow: Vec<Rule>,
 

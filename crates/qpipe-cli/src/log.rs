@@ -2,6 +2,8 @@
 
 use std::{env, io};
 
+use clap::ValueEnum;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::say;
@@ -9,21 +11,42 @@ use crate::say;
 /// Where a filter of one's own comes from, in the language of tracing's filters.
 const FILTER_VARIABLE: &str = "QPIPE_LOG";
 
-/// Begins to log to standard error, if `-vv` or $QPIPE_LOG asks for it.
-pub(crate) fn start(verbose: u8) {
+/// How what a service says is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Sentences, for people
+    #[default]
+    Text,
+    /// One JSON object a line, for programs that gather logs
+    Json,
+}
+
+/// Begins to log to standard error, if `-vv` or $QPIPE_LOG asks for it. As JSON, sentences for the
+/// user are events of the log, too.
+pub(crate) fn start(verbose: u8, format: Format) {
     let filter = env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
     let asked = match verbose {
         0 | 1 => None,
         2 => Some("qpipe=debug,qpipe_node=debug,qpipe_proto=debug"),
         _ => Some("trace"),
     };
-    let Some(filter) = filter.as_deref().or(asked) else { return };
+    let asked = filter.as_deref().or(asked);
+    let filter = match (asked, format) {
+        (None, Format::Text) => return,
+        (Some(asked), Format::Text) => asked.to_owned(),
+        (asked, Format::Json) => format!("{},{}=trace", asked.unwrap_or("off"), say::TARGET),
+    };
     match EnvFilter::try_new(filter) {
-        Ok(filter) => tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(io::stderr)
-            .with_ansi(say::takes_colour())
-            .init(),
+        Ok(filter) => {
+            let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+            match format {
+                Format::Text => log.with_ansi(say::takes_colour()).init(),
+                Format::Json => {
+                    log.json().flatten_event(true).init();
+                    say::to_log();
+                }
+            }
+        }
         Err(error) => say::error(format_args!("{FILTER_VARIABLE} is not a filter: {error}")),
     }
 }

@@ -36,7 +36,7 @@ fn main() {
     }
     let cli = Cli::parse();
     say::configure(cli.quiet, cli.verbose);
-    log::start(cli.verbose);
+    log::start(cli.verbose, cli.command.log_format());
     commands::run(cli.command).unwrap_or_else(|error| end_of(&error)).leave()
 }
 

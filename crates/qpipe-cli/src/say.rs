@@ -19,6 +19,18 @@ pub(crate) fn configure(quiet: bool, verbose: u8) {
     VERBOSE.store(verbose, Ordering::Relaxed);
 }
 
+/// From now on what is said to the user goes into tracing's log, under [`TARGET`].
+pub(crate) fn to_log() {
+    IS_LOGGED.store(true, Ordering::Relaxed);
+}
+
+/// What the log calls where sentences for the user come from.
+pub(crate) const TARGET: &str = "qpipe::said";
+
+fn is_logged() -> bool {
+    IS_LOGGED.load(Ordering::Relaxed)
+}
+
 /// Whether `-q` was given.
 pub(crate) fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
@@ -33,21 +45,28 @@ pub(crate) fn takes_colour() -> bool {
 
 /// Says what went wrong, whatever `-q` says.
 pub(crate) fn error(what: impl fmt::Display) {
+    if is_logged() {
+        return tracing::error!(target: TARGET, "{}", clean(&what.to_string()));
+    }
     let prefix = if takes_colour() { "\x1b[1;31mqpipe:\x1b[0m " } else { "qpipe: " };
     write_lines(prefix, &what.to_string());
 }
 
 /// Says what is good to know; not with `-q`.
 pub(crate) fn note(what: impl fmt::Display) {
-    if !is_quiet() {
-        write_lines("qpipe: ", &what.to_string());
+    match is_logged() {
+        _ if is_quiet() => {}
+        true => tracing::info!(target: TARGET, "{}", clean(&what.to_string())),
+        false => write_lines("qpipe: ", &what.to_string()),
     }
 }
 
 /// Says what only those want to know who asked with `-v`.
 pub(crate) fn detail(what: impl fmt::Display) {
-    if VERBOSE.load(Ordering::Relaxed) > 0 {
-        write_lines("qpipe: ", &what.to_string());
+    match is_logged() {
+        _ if VERBOSE.load(Ordering::Relaxed) == 0 => {}
+        true => tracing::debug!(target: TARGET, "{}", clean(&what.to_string())),
+        false => write_lines("qpipe: ", &what.to_string()),
     }
 }
 
@@ -75,6 +94,7 @@ pub(crate) fn keep_clear_of(bar: ProgressBar) {
 
 static QUIET: AtomicBool = AtomicBool::new(false);
 static VERBOSE: AtomicU8 = AtomicU8::new(0);
+static IS_LOGGED: AtomicBool = AtomicBool::new(false);
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
 /// Lines that follow the first one are indented. A message that cannot be written is lost: there

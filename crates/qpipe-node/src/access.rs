@@ -79,7 +79,14 @@ impl HomeAccess {
         }
     }
 
-    /// Whether a peer may send to, or receive from, a name. The host's own key may do everything.
+    /// Whether a peer may ask about any pipe at all.
+    pub(crate) fn lists_any(&self, peer: &PeerIdentity) -> bool {
+        let host = peer.host();
+        host == self.host || self.rules().rules_for(&host).is_some_and(|r| !r.list.is_empty())
+    }
+
+    /// Whether a peer may send to, receive from, or ask about a name. The host's own key may do
+    /// everything.
     pub fn allows(&self, peer: &PeerIdentity, verb: Verb, name: &PipeName) -> bool {
         let host = peer.host();
         host == self.host || self.rules().rules_for(&host).is_some_and(|r| r.may(verb, name))
@@ -142,7 +149,7 @@ impl HomeAccess {
             rules.map(|rule| rule.pattern.to_string()).collect()
         };
         let name = invitation.alias.to_string();
-        Ok(Enrolled { name, send: of(Verb::Send), recv: of(Verb::Recv) })
+        Ok(Enrolled { name, send: of(Verb::Send), recv: of(Verb::Recv), list: of(Verb::List) })
     }
 }
 

@@ -6,6 +6,7 @@
 //! name = "alice"
 //! send = ["inbox/*"]
 //! recv = []
+//! list = ["inbox/*"]
 //! ```
 
 mod edit;
@@ -54,6 +55,8 @@ pub struct PeerRules {
     pub send: Vec<NamePattern>,
     /// From which pipes it may read.
     pub recv: Vec<NamePattern>,
+    /// Which pipes it may ask about: `qpipe ls HOST` and `qpipe status HOST`.
+    pub list: Vec<NamePattern>,
 }
 
 impl Authorized {
@@ -97,7 +100,7 @@ impl Authorized {
             if authorized.peers.len() == PEERS_MAX {
                 return wrong(table_at, format!("more than {PEERS_MAX} peers"));
             }
-            if peer.send.len().max(peer.recv.len()) > PATTERNS_PER_LIST_MAX {
+            if peer.longest_list() > PATTERNS_PER_LIST_MAX {
                 return wrong(table_at, format!("more than {PATTERNS_PER_LIST_MAX} patterns"));
             }
             if let Some(name) = peer.name.clone().filter(|name| names.contains(name)) {
@@ -120,7 +123,7 @@ impl PeerRules {
         name: Option<Alias>,
         rules: impl IntoIterator<Item = Rule>,
     ) -> Self {
-        let mut peer = Self { key, name, send: Vec::new(), recv: Vec::new() };
+        let mut peer = Self { key, name, send: Vec::new(), recv: Vec::new(), list: Vec::new() };
         for Rule { verb, pattern } in rules {
             peer.patterns_mut(verb).push(pattern);
         }
@@ -144,13 +147,18 @@ impl PeerRules {
 
     /// Its rules, one by one.
     pub fn rules(&self) -> impl Iterator<Item = Rule> + '_ {
-        [Verb::Send, Verb::Recv].into_iter().flat_map(|verb| {
+        Verb::ALL.into_iter().flat_map(|verb| {
             self.patterns(verb).iter().map(move |pattern| Rule { verb, pattern: pattern.clone() })
         })
     }
 
+    fn longest_list(&self) -> usize {
+        Verb::ALL.map(|verb| self.patterns(verb).len()).into_iter().max().unwrap_or_default()
+    }
+
     fn patterns(&self, verb: Verb) -> &[NamePattern] {
         match verb {
+            Verb::List => &self.list,
             Verb::Recv => &self.recv,
             Verb::Send => &self.send,
         }
@@ -158,6 +166,7 @@ impl PeerRules {
 
     fn patterns_mut(&mut self, verb: Verb) -> &mut Vec<NamePattern> {
         match verb {
+            Verb::List => &mut self.list,
             Verb::Recv => &mut self.recv,
             Verb::Send => &mut self.send,
         }
@@ -184,6 +193,8 @@ struct PeerText {
     send: Vec<Parsed<NamePattern>>,
     #[serde(default)]
     recv: Vec<Parsed<NamePattern>>,
+    #[serde(default)]
+    list: Vec<Parsed<NamePattern>>,
 }
 
 impl From<PeerText> for PeerRules {
@@ -193,6 +204,7 @@ impl From<PeerText> for PeerRules {
             name: text.name.map(|Parsed(name)| name),
             send: unwrapped(text.send),
             recv: unwrapped(text.recv),
+            list: unwrapped(text.list),
         }
     }
 }

@@ -14,6 +14,7 @@
 
 mod access;
 mod alias;
+mod answers;
 mod audit;
 mod authorized;
 mod config;
@@ -37,6 +38,7 @@ mod size;
 
 pub use access::HomeAccess;
 pub use alias::{ALIAS_TEXT_BYTES_MAX, Alias, ParseAliasError};
+pub use answers::{ANSWER_BYTES_MAX, STATUS_NAME, is_nodes_own};
 pub use audit::{
     AUDIT_FIELD_CHARS_MAX, AUDIT_FILE_BYTES_MAX, AuditEntry, AuditError, AuditLog, Outcome,
 };

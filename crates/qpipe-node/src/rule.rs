@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use qpipe_proto::{NamePattern, PipeName};
 
-/// One thing that a peer may do on this node, written `send:inbox/*` or `recv:logs/**`.
+/// One thing that a peer may do on this node, written `send:inbox/*`, `recv:logs/**` or `list:**`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rule {
     /// What the peer may do.
@@ -17,6 +17,8 @@ pub struct Rule {
 /// What a [`Rule`] allows, seen from the peer.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Verb {
+    /// The peer is told that the pipe is there and what becomes of it.
+    List,
     /// The peer reads from the pipe.
     Recv,
     /// The peer writes into the pipe.
@@ -24,9 +26,13 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// All of them, in the order in which rules are shown.
+    pub(crate) const ALL: [Verb; 3] = [Verb::Send, Verb::Recv, Verb::List];
+
     /// The word for it, on the command line, in files and in the audit log.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::List => "list",
             Self::Recv => "recv",
             Self::Send => "send",
         }
@@ -52,6 +58,7 @@ impl FromStr for Rule {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (verb, pattern) = text.split_once(':').ok_or(ParseRuleError::Verb)?;
         let verb = match verb {
+            "list" => Verb::List,
             "recv" => Verb::Recv,
             "send" => Verb::Send,
             _ => return Err(ParseRuleError::Verb),
@@ -75,7 +82,7 @@ pub enum ParseRuleError {
     #[error("{0}")]
     Pattern(String),
     /// It does not begin with a known verb and a colon.
-    #[error("a rule is `send:PATTERN` or `recv:PATTERN`, as send:inbox/*")]
+    #[error("a rule is `send:PATTERN`, `recv:PATTERN` or `list:PATTERN`, as send:inbox/*")]
     Verb,
 }
 
@@ -85,7 +92,7 @@ mod tests {
 
     #[test]
     fn rules_read_back_as_they_are_written() {
-        for text in ["send:inbox/*", "recv:logs/**", "send:x"] {
+        for text in ["send:inbox/*", "recv:logs/**", "send:x", "list:**"] {
             assert_eq!(text.parse::<Rule>().unwrap().to_string(), text);
         }
     }
@@ -97,6 +104,7 @@ mod tests {
 
         assert!(rule.allows(Verb::Send, &name("inbox/x")));
         assert!(!rule.allows(Verb::Recv, &name("inbox/x")));
+        assert!(!rule.allows(Verb::List, &name("inbox/x")));
         assert!(!rule.allows(Verb::Send, &name("outbox/x")));
     }
 

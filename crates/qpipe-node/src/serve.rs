@@ -16,6 +16,7 @@ use qpipe_proto::ticket::{DEFAULT_PORT, SecretHash};
 use tokio::sync::mpsc;
 
 use crate::access::HomeAccess;
+use crate::answers::{self, Answers, STATUS_NAME};
 use crate::document::ReadError;
 use crate::home::Home;
 use crate::known_peers::KnownPeers;
@@ -23,6 +24,7 @@ use crate::lock::{ServeLock, ServeLockError};
 use crate::names::{Names, Shape};
 use crate::rule::Verb;
 use crate::shared::SharedNode;
+use crate::shared::status::Asker;
 
 /// Where a serving node listens unless told otherwise: UDP 7473 of IPv4 and IPv6.
 pub const DEFAULT_LISTEN: [SocketAddr; 2] = [
@@ -90,6 +92,7 @@ pub struct Serve {
     shared: Arc<SharedNode>,
     access: Arc<HomeAccess>,
     names: Names,
+    answers: Answers,
     legs: Mutex<Vec<Leg>>,
     /// Whom this node has sessions with, as the next run of it will find them.
     peers: Mutex<KnownPeers>,
@@ -144,6 +147,7 @@ impl Serve {
             node,
             access,
             names,
+            answers: Answers::new(),
             legs: Mutex::default(),
             enrolments: tokio::sync::Mutex::new(enrolments),
             _lock: lock,
@@ -240,6 +244,9 @@ impl Serve {
         };
         let Some(shape) = Shape::of(open.shape()) else { return open.refuse(Cause::Protocol) };
         let peer = open.peer();
+        if answers::is_nodes_own(&name) {
+            return self.tell(open, &name, shape);
+        }
         let verdict = self.judge(&peer, &name, shape, open.no_wait());
         self.note(&open, &name, shape, verdict.err());
         match verdict {
@@ -250,6 +257,28 @@ impl Serve {
                 self.names.enter(&name, shape, crate::join::Leg::to_peer(ends));
             }
         }
+    }
+
+    /// Tells a peer how this node is, as far as that is the peer's to know.
+    fn tell(&self, open: IncomingOpen, name: &PipeName, shape: Shape) {
+        let peer = open.peer();
+        let is_asked = name.as_str() == STATUS_NAME && shape == Shape::Read;
+        let is_allowed = is_asked && self.access.lists_any(&peer);
+        let place = if is_allowed { self.answers.begin() } else { Err(Cause::NotAllowed) };
+        let refused = place.as_ref().err().copied();
+        self.access.note_open(&peer, open.remote_address(), Verb::List, name, refused);
+        let place = match place {
+            Ok(place) => place,
+            Err(cause) => return open.refuse(cause),
+        };
+        let Ok(Ends { writer: Some(writer), .. }) = open.accept() else { return };
+        let may_ask = |name: &PipeName| self.access.allows(&peer, Verb::List, name);
+        let asker = match peer.host() {
+            own if own == self.node.fingerprint() => Asker::Host,
+            key => Asker::Peer { key, may_ask: &may_ask },
+        };
+        let status = self.shared.status(asker);
+        place.give(serde_json::to_vec(&status).unwrap_or_default(), writer);
     }
 
     fn judge(

@@ -93,6 +93,8 @@ pub struct Enrolled {
     pub send: Vec<String>,
     /// Names that the dialler may receive from.
     pub recv: Vec<String>,
+    /// Names that the dialler may ask about.
+    pub list: Vec<String>,
 }
 
 /// Two sides without a protocol version in common.

@@ -93,11 +93,15 @@ fn permission(alias: &str, granted: &Enrolled) -> String {
             .map(|pattern| format!("{verb} {alias}/{}", say::clean(pattern)))
             .collect::<Vec<_>>()
     };
-    let all = [rules("send", &granted.send), rules("recv", &granted.recv)].concat();
+    let all = [("send", &granted.send), ("recv", &granted.recv), ("list", &granted.list)];
+    let all = all.map(|(verb, patterns)| rules(verb, patterns)).concat();
     let example = match (granted.send.first(), granted.recv.first()) {
         (Some(pattern), _) => format!("qpipe send {alias}/{} < FILE", example_of(pattern)),
         (None, Some(pattern)) => format!("qpipe recv {alias}/{} > FILE", example_of(pattern)),
-        (None, None) => return format!("{alias} knows this host, and lets it do nothing"),
+        (None, None) if granted.list.is_empty() => {
+            return format!("{alias} knows this host, and lets it do nothing");
+        }
+        (None, None) => format!("qpipe ls {alias}"),
     };
     format!(
         "{alias} calls this host {} and lets it: {}\ntry: {example}",
@@ -139,11 +143,12 @@ mod tests {
             name: "alice".to_owned(),
             send: vec!["inbox/*".to_owned()],
             recv: vec!["logs/**".to_owned()],
+            list: vec!["logs/**".to_owned()],
         };
 
         assert_eq!(
             permission("b", &granted),
-            "b calls this host alice and lets it: send b/inbox/*, recv b/logs/**\n\
+            "b calls this host alice and lets it: send b/inbox/*, recv b/logs/**, list b/logs/**\n\
              try: qpipe send b/inbox/x < FILE"
         );
     }
@@ -154,6 +159,7 @@ mod tests {
             name: "\u{1b}[2J".to_owned(),
             send: vec!["x\u{7}".to_owned()],
             recv: vec![],
+            list: vec![],
         };
 
         assert!(!permission("b", &granted).contains(['\u{1b}', '\u{7}']));

@@ -1,6 +1,6 @@
 //! `qpipe mk`: named pipes that are kept.
 
-use qpipe_node::{Config, Home, KeepChange, keep};
+use qpipe_node::{Config, Home, KeepChange, is_nodes_own, keep};
 use qpipe_proto::{PipeName, Target};
 
 use crate::{WrongUsage, args::MkArgs, exit::Exit, host, say};
@@ -36,6 +36,9 @@ pub(super) fn own_names(home: &Home, texts: &[String]) -> anyhow::Result<Vec<Pip
     let own_name = |text: &String| {
         let wrong = |why: String| WrongUsage(format!("`{}`: {why}", say::clean(text)));
         match Target::parse(text, |name| config.host(name).is_some()) {
+            Ok(Target::Local(name)) if is_nodes_own(&name) => {
+                Err(wrong("names that begin with .qpipe/ are the node's own".to_owned()).into())
+            }
             Ok(Target::Local(name)) => Ok(name),
             Ok(Target::Remote { .. }) => {
                 let why = "this is a pipe of another host; one of this host is written ./NAME";

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod afar;
 mod completions;
 mod duplex;
 mod fifo;

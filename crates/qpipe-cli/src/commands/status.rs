@@ -1,4 +1,4 @@
-//! `qpipe status`, `qpipe ls` and `qpipe stop`: what this host's node does, and its end.
+//! `qpipe status`, `qpipe ls` and `qpipe stop`: what a node does, and the end of this host's.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use qpipe_node::{
 
 use crate::{
     args::{ListArgs, StatusArgs, StopArgs},
+    commands::afar::{self, Answer},
     exit::Exit,
     host, say,
 };
@@ -23,18 +24,29 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 const NO_NODE: &str = "no node runs for this host's programs: the first `qpipe send` or `recv` of a \
                        named pipe starts one";
 
-/// Shows what this host's node does.
+/// Shows what a node does.
 ///
 /// # Errors
 /// None runs, or it does not answer.
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<Exit> {
-    let status = status().await?;
+    let status = match &args.of.host {
+        None => status().await?,
+        Some(host) => match afar::status(host, args.of.accept_new).await? {
+            Answer::Status(status) => *status,
+            Answer::None(exit) => return Ok(exit),
+        },
+    };
     if args.json {
-        say::answer(serde_json::to_string_pretty(&status)?)?;
+        say::answer(harmless(&serde_json::to_string_pretty(&status)?))?;
     } else {
         say::answer(text(&status).trim_end())?;
     }
     Ok(Exit::Success)
+}
+
+/// JSON without characters that terminals obey: it may have them from another host.
+fn harmless(json: &str) -> String {
+    json.lines().map(say::clean).collect::<Vec<_>>().join("\n")
 }
 
 /// Lists the named pipes that are in use, or kept.
@@ -43,6 +55,15 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<Exit> {
 /// No node runs and no name is kept, the node does not answer, or names.toml is broken: what is in use
 /// is listed all the same.
 pub(crate) async fn list(args: ListArgs) -> anyhow::Result<Exit> {
+    if let Some(host) = &args.of.host {
+        return match afar::status(host, args.of.accept_new).await? {
+            Answer::Status(status) => {
+                let more = status.names_in_all.saturating_sub(status.names.len());
+                show(&status.names, more, args.json)
+            }
+            Answer::None(exit) => Ok(exit),
+        };
+    }
     let home = host::home()?;
     let kept = Kept::load(&home.names_file());
     let status = match connect(&home).await? {
@@ -55,17 +76,23 @@ pub(crate) async fn list(args: ListArgs) -> anyhow::Result<Exit> {
         (None, Ok(_)) => bail!(NO_NODE),
         (None, Err(_)) => (0, Vec::new()),
     };
-    if args.json {
-        say::answer(serde_json::to_string_pretty(&names)?)?;
-    } else {
-        for name in &names {
-            say::answer(say::clean(&name_text(name)))?;
-        }
-        if more > 0 {
-            say::note(format_args!("and {more} names more"));
-        }
-    }
+    let exit = show(&names, more, args.json)?;
     kept?;
+    Ok(exit)
+}
+
+/// Shows names, and that there are `more`.
+fn show(names: &[Name], more: usize, as_json: bool) -> anyhow::Result<Exit> {
+    if as_json {
+        say::answer(harmless(&serde_json::to_string_pretty(&names)?))?;
+        return Ok(Exit::Success);
+    }
+    for name in names {
+        say::answer(say::clean(&name_text(name)))?;
+    }
+    if more > 0 {
+        say::note(format_args!("and {more} names more"));
+    }
     Ok(Exit::Success)
 }
 
@@ -74,7 +101,7 @@ fn name_text(name: &Name) -> String {
     let state = if name.is_unused() && name.kept {
         "nobody uses it".to_owned()
     } else {
-        let state = if name.open { "open" } else { "waiting" };
+        let state = state(if name.open { "open" } else { "waiting" }, &name.waiting_for);
         format!("{state}, {} writing, {} reading", name.writers, name.readers)
     };
     let mut text = format!("{}{kind}: {state}", name.name);
@@ -140,7 +167,13 @@ fn no_answer(event: Option<Event>) -> String {
 }
 
 fn text(status: &NodeStatus) -> String {
-    let kind = if status.serves { "qpipe serve" } else { "node for this host's programs" };
+    let kind = match status.serves {
+        true => {
+            let addresses = status.addresses.iter().map(|address| format!("{address}/udp"));
+            format!("qpipe serve on {}", addresses.collect::<Vec<_>>().join(" and "))
+        }
+        false => "node for this host's programs".to_owned(),
+    };
     let mut lines = vec![format!(
         "{kind}, process {}, for {}, {} in pipes' windows",
         status.pid,
@@ -170,10 +203,11 @@ fn session_text(session: &Session) -> String {
         Some(c) => {
             let sent = c.sent_packets.max(1);
             format!(
-                ", round trip {:.1} ms, {:.2} % lost, window {}, {} sent, {} received",
+                ", round trip {:.1} ms, {:.2} % lost, window {}, {}/s, {} sent, {} received",
                 c.rtt_ms,
                 c.lost_packets as f64 * 100.0 / sent as f64,
                 BinaryBytes(c.congestion_window),
+                BinaryBytes(session.rate),
                 BinaryBytes(c.sent_bytes),
                 BinaryBytes(c.received_bytes),
             )
@@ -184,17 +218,27 @@ fn session_text(session: &Session) -> String {
 }
 
 fn pipe_text(pipe: &Pipe) -> String {
-    let process = pipe.pid.map_or(String::new(), |pid| format!(", process {pid}"));
+    let process = match pipe.pid {
+        Some(pid) => format!(", process {pid}: {}", pipe.process),
+        None => String::new(),
+    };
     format!(
         "pipe {} ({}): {}, {} sent, {} received, {}/s, for {}{process}",
         pipe.name,
         pipe.end,
-        pipe.state,
+        state(&pipe.state, &pipe.waiting_for),
         BinaryBytes(pipe.sent),
         BinaryBytes(pipe.received),
         BinaryBytes(pipe.rate),
         time(pipe.age),
     )
+}
+
+fn state(state: &str, waiting_for: &Option<String>) -> String {
+    match waiting_for {
+        None => state.to_owned(),
+        Some(whom) => format!("{state} for a {whom}"),
+    }
 }
 
 fn time(seconds: f64) -> HumanDuration {

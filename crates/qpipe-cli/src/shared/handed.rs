@@ -133,6 +133,13 @@ pub(crate) struct Wishes {
     pub(super) flow: FlowArgs,
 }
 
+impl Wishes {
+    /// For a pipe in which somebody else's node answers a question: at once, or not at all.
+    pub(crate) fn of_question(accept_new: bool, timeout: Duration) -> Self {
+        Self { accept_new, no_wait: true, timeout: Some(timeout), records: None }
+    }
+}
+
 impl From<&FifoArgs> for Wishes {
     fn from(args: &FifoArgs) -> Self {
         Self {

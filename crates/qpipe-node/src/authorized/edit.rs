@@ -108,6 +108,7 @@ fn merged(authorized: &Authorized, peer: &PeerRules) -> Result<PeerRules, AddPee
         name: peer.name.clone().or_else(|| old.name.clone()),
         send: union(&old.send, &peer.send),
         recv: union(&old.recv, &peer.recv),
+        list: union(&old.list, &peer.list),
     })
 }
 
@@ -126,14 +127,15 @@ fn write_peer(table: &mut dyn TableLike, peer: &PeerRules, old: Option<&PeerRule
     {
         set(table, "name", name.as_str());
     }
-    for (key, patterns, old) in [
+    for (key, patterns, old_patterns) in [
         ("send", &peer.send, old.map(|old| &old.send)),
         ("recv", &peer.recv, old.map(|old| &old.recv)),
+        ("list", &peer.list, old.map(|old| &old.list)),
     ] {
-        let added = &patterns[old.map_or(0, |old| old.len())..];
+        let added = &patterns[old_patterns.map_or(0, |old| old.len())..];
         match table.get_mut(key).and_then(Item::as_array_mut) {
             Some(array) => array.extend(added.iter().map(NamePattern::to_string)),
-            None if old.is_some() && added.is_empty() => {}
+            None if (old.is_some() || key == "list") && added.is_empty() => {}
             None => set(table, key, Value::Array(strings(patterns))),
         }
     }

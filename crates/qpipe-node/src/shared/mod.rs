@@ -6,6 +6,7 @@
 //! a command started in the background and that ends itself when nobody needs it any more.
 
 mod open;
+mod rates;
 mod registry;
 pub mod status;
 
@@ -21,7 +22,9 @@ pub use status::NodeStatus;
 use crate::home::Home;
 use crate::local::{Ask, Credentials, Event, Listener, LocalError, ServerStream, milliseconds};
 use crate::names::Names;
+use rates::Rates;
 use registry::{Busy, Registry};
+use status::Asker;
 
 /// Programs that are served at once; others wait to be accepted.
 pub const CLIENTS_MAX: usize = 16_384;
@@ -45,6 +48,7 @@ pub struct SharedNode {
     home: Home,
     names: Names,
     registry: Registry,
+    rates: Rates,
     serves: bool,
     since: Instant,
     clients: Arc<Semaphore>,
@@ -73,6 +77,7 @@ impl SharedNode {
             home,
             names,
             registry: Registry::default(),
+            rates: Rates::default(),
             serves,
             since: Instant::now(),
             clients: Arc::new(Semaphore::new(CLIENTS_MAX)),
@@ -103,15 +108,15 @@ impl SharedNode {
     }
 
     /// What it tells of itself.
-    pub fn status(&self) -> NodeStatus {
-        status::of(self)
+    pub(crate) fn status(&self, asker: Asker<'_>) -> NodeStatus {
+        status::of(self, asker)
     }
 
     /// Answers programs at the socket until the socket is another's, or it is told to stop.
     pub async fn run(self: &Arc<SharedNode>, listener: &Listener) -> Stopping {
         let mut look = tokio::time::interval(SOCKET_INTERVAL);
         let mut stop = self.stop.subscribe();
-        let rates = self.registry.take_rates();
+        let rates = self.rates.take(&self.node, &self.registry);
         tokio::pin!(rates);
         loop {
             let accepted = tokio::select! {
@@ -236,7 +241,7 @@ impl SharedNode {
                 open::open(self, stream, ask, descriptors, credentials).await
             }
             Ask::Status => {
-                let status = serde_json::to_value(self.status()).unwrap_or_default();
+                let status = serde_json::to_value(self.status(Asker::Host)).unwrap_or_default();
                 stream.send(&Event::Status(status)).await
             }
             Ask::Stop { within_ms } => {

@@ -11,6 +11,7 @@ use qpipe_proto::limits::INITIAL_LIMIT_BYTES;
 
 use super::SharedNode;
 use super::registry::Entry;
+use crate::answers;
 use crate::config::Config;
 use crate::fd::{Sink, Source};
 use crate::join::{Client, From, Leg, To, carry_both};
@@ -158,6 +159,9 @@ async fn local(
         End::Read => Shape::Read,
         End::Write => Shape::Write,
     };
+    if answers::is_nodes_own(&name) {
+        return Err(ended(ask.end, PipeError::Refused { cause: Cause::NotAllowed }));
+    }
     shared
         .names
         .check(&name, shape, ask.no_wait)

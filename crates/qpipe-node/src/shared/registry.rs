@@ -13,9 +13,6 @@ use super::open::ending;
 use crate::join::Client;
 use crate::local::{OpenAsk, Place};
 
-/// How often rates are taken.
-const RATE_INTERVAL: Duration = Duration::from_secs(1);
-
 /// The pipes of this host's programs. Clones are the same. As many as there are connections at the
 /// local socket, which are bounded.
 #[derive(Clone, Debug, Default)]
@@ -145,16 +142,12 @@ impl Registry {
         }
     }
 
-    /// Takes rates, for ever.
-    pub(super) async fn take_rates(&self) {
-        let mut interval = tokio::time::interval(RATE_INTERVAL);
-        loop {
-            interval.tick().await;
-            for open in self.all() {
-                let bytes = open.client.moved();
-                let before = open.counted.swap(bytes, Ordering::Relaxed);
-                open.rate.store(bytes.saturating_sub(before), Ordering::Relaxed);
-            }
+    /// Notes how much has moved since this was called before.
+    pub(super) fn take_rates(&self) {
+        for open in self.all() {
+            let bytes = open.client.moved();
+            let before = open.counted.swap(bytes, Ordering::Relaxed);
+            open.rate.store(bytes.saturating_sub(before), Ordering::Relaxed);
         }
     }
 

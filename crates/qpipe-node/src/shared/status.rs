@@ -4,11 +4,13 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use qpipe::{End, SessionStatus};
+use qpipe::{End, Fingerprint, PipeName, SessionStatus};
 use serde::{Deserialize, Serialize};
 
 use super::SharedNode;
 use super::registry::Open;
+use crate::alias::Alias;
+use crate::authorized::Authorized;
 use crate::config::Config;
 use crate::kept::{Kept, KeptName};
 use crate::names::NameStatus;
@@ -65,6 +67,9 @@ pub struct Session {
     pub silent: f64,
     /// Pipes that are not settled.
     pub pipes: usize,
+    /// Bytes of UDP payload that went either way within the last second.
+    #[serde(default)]
+    pub rate: u64,
     /// The connection; none while there is no way to the peer.
     pub connection: Option<Connection>,
 }
@@ -99,8 +104,14 @@ pub struct Pipe {
     pub process: String,
     /// Its process id, where the system tells it.
     pub pid: Option<i32>,
+    /// Whether it is a pipe of this node.
+    #[serde(default)]
+    pub local: bool,
     /// `open`, or `waiting` while nobody is at the other end.
     pub state: String,
+    /// Whom it waits for: `reader`, `writer`, or `partner` if it goes both ways.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
     /// How long it is open.
     pub age: f64,
     /// Bytes that came from the program.
@@ -124,6 +135,9 @@ pub struct Name {
     pub writers: usize,
     /// Readers that are there.
     pub readers: usize,
+    /// Whom those who are there wait for: `reader`, `writer`, or `partner` if it goes both ways.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
     /// Whether it is kept until it is removed.
     #[serde(default)]
     pub kept: bool,
@@ -138,17 +152,65 @@ pub struct Name {
     pub description: Option<String>,
 }
 
-pub(super) fn of(shared: &SharedNode) -> NodeStatus {
-    // Without it the peers have no names.
+/// Who asks a node how it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Asker<'a> {
+    /// This host itself.
+    Host,
+    /// Another host, which is told of its own session, and of those pipes of this node that it may ask
+    /// about, without the programs that have them: a command line is nobody else's to read.
+    Peer {
+        /// Which.
+        key: Fingerprint,
+        /// Whether it may ask about this pipe.
+        may_ask: &'a dyn Fn(&PipeName) -> bool,
+    },
+}
+
+impl Asker<'_> {
+    fn is_told_of_session(self, session: &SessionStatus) -> bool {
+        match self {
+            Asker::Host => true,
+            Asker::Peer { key, .. } => session.peer.host() == key,
+        }
+    }
+
+    fn is_told_of_pipe(self, open: &Open) -> bool {
+        match self {
+            Asker::Host => true,
+            Asker::Peer { .. } => open.is_local && self.is_told_of(&open.place),
+        }
+    }
+
+    fn is_told_of(self, name: &str) -> bool {
+        match self {
+            Asker::Host => true,
+            Asker::Peer { may_ask, .. } => name.parse().is_ok_and(|name| may_ask(&name)),
+        }
+    }
+}
+
+pub(super) fn of(shared: &SharedNode, asker: Asker<'_>) -> NodeStatus {
+    // Without them peers have no names.
     let config = Config::load(&shared.home.config_file()).unwrap_or_default();
+    let authorized = Authorized::load(&shared.home.authorized_file()).unwrap_or_default();
     let (floors, growth) = shared.node.budget().committed();
-    let sessions = shared.node.sessions();
+    let mut sessions = shared.node.sessions();
+    sessions.retain(|session| asker.is_told_of_session(session));
+    let session = |status| {
+        let rate = shared.rates.of(&status);
+        let listed = authorized.rules_for(&status.peer.host()).and_then(|rules| rules.name.clone());
+        let name = config.alias_by_fingerprint(&status.peer.host()).cloned().or(listed);
+        Session::new(status, rate, name)
+    };
     let mut names = with_kept(shared.names.list(), &shared.names.kept());
+    names.retain(|name| asker.is_told_of(&name.name));
     let names_in_all = names.len();
     names.sort_by_key(Name::is_unused);
     names.truncate(SHOWN_MAX);
     names.sort_by(|a, b| a.name.cmp(&b.name));
-    let pipes = shared.registry.all();
+    let mut pipes = shared.registry.all();
+    pipes.retain(|open| asker.is_told_of_pipe(open));
     NodeStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -157,8 +219,8 @@ pub(super) fn of(shared: &SharedNode) -> NodeStatus {
         addresses: shared.node.local_addresses(),
         uptime: shared.since.elapsed().as_secs_f64(),
         memory_taken: floors + growth,
-        sessions: sessions.into_iter().map(|session| Session::new(session, &config)).collect(),
-        pipes: pipes.iter().take(SHOWN_MAX).map(|open| Pipe::new(open)).collect(),
+        sessions: sessions.into_iter().map(session).collect(),
+        pipes: pipes.iter().take(SHOWN_MAX).map(|open| Pipe::new(open, asker)).collect(),
         pipes_in_all: pipes.len(),
         names,
         names_in_all,
@@ -181,9 +243,9 @@ pub fn unused(kept: &Kept) -> impl Iterator<Item = Name> {
 }
 
 impl Session {
-    fn new(status: SessionStatus, config: &Config) -> Session {
+    fn new(status: SessionStatus, rate: u64, alias: Option<Alias>) -> Session {
         let host = status.peer.host();
-        let alias = config.alias_by_fingerprint(&host).map(ToString::to_string);
+        let alias = alias.map(|alias| alias.to_string());
         let connection = status.connection.map(|connection| Connection {
             rtt_ms: connection.rtt.as_secs_f64() * 1000.0,
             congestion_window: connection.congestion_window,
@@ -203,25 +265,29 @@ impl Session {
             resumed: status.resumed,
             silent: seconds(status.silent),
             pipes: status.pipes,
+            rate,
             connection,
         }
     }
 }
 
 impl Pipe {
-    fn new(open: &Open) -> Pipe {
-        let end = match open.end {
-            End::Duplex => "duplex",
-            End::Read => "recv",
-            End::Write => "send",
+    fn new(open: &Open, asker: Asker<'_>) -> Pipe {
+        let (end, partner) = match open.end {
+            End::Duplex => ("duplex", "partner"),
+            End::Read => ("recv", "writer"),
+            End::Write => ("send", "reader"),
         };
-        let state = if open.client.is_joined() { "open" } else { "waiting" };
+        let is_joined = open.client.is_joined();
+        let is_told = matches!(asker, Asker::Host);
         Pipe {
             name: open.place.clone(),
             end: end.to_owned(),
-            process: open.process.clone(),
-            pid: open.pid,
-            state: state.to_owned(),
+            process: if is_told { open.process.clone() } else { String::new() },
+            pid: open.pid.filter(|_| is_told),
+            local: open.is_local,
+            state: if is_joined { "open" } else { "waiting" }.to_owned(),
+            waiting_for: (!is_joined).then(|| partner.to_owned()),
             age: open.since.elapsed().as_secs_f64(),
             sent: open.client.sent(),
             received: open.client.received(),
@@ -242,6 +308,7 @@ impl Name {
             open: status.joined > 0,
             writers: status.writers,
             readers: status.readers,
+            waiting_for: status.waits_for().map(str::to_owned),
             ..Name::new(status.name.to_string(), kept)
         }
     }
@@ -253,10 +320,23 @@ impl Name {
             open: false,
             writers: 0,
             readers: 0,
+            waiting_for: None,
             kept: kept.is_some(),
             capacity: kept.map(KeptName::capacity_bytes),
             mode: kept.map(|kept| kept.mode.to_string()),
             description: kept.and_then(|kept| kept.description.as_ref()).map(ToString::to_string),
+        }
+    }
+}
+
+impl NameStatus {
+    /// Whom those wait for who are there and have no partner.
+    fn waits_for(&self) -> Option<&'static str> {
+        match (self.joined, self.writers, self.readers) {
+            (1.., ..) | (_, 0, 0) => None,
+            _ if self.is_duplex => Some("partner"),
+            (_, 1.., _) => Some("reader"),
+            _ => Some("writer"),
         }
     }
 }

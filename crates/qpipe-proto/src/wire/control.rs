@@ -179,6 +179,7 @@ fn hello_to_pb(hello: &Hello) -> pb::Hello {
             name: e.name,
             send: e.send,
             recv: e.recv,
+            list: e.list,
         }),
         software: hello.software.clone(),
         epoch: hello.epoch,
@@ -203,7 +204,12 @@ fn hello_from_pb(hello: pb::Hello) -> Result<Hello, MalformedMessage> {
         resumed: hello.resumed,
         limits: Limits { initial_limit: hello.initial_limit, opens_allowed: hello.opens_allowed },
         ticket,
-        enrolled: hello.enrolled.map(|e| Enrolled { name: e.name, send: e.send, recv: e.recv }),
+        enrolled: hello.enrolled.map(|e| Enrolled {
+            name: e.name,
+            send: e.send,
+            recv: e.recv,
+            list: e.list,
+        }),
         software: hello.software,
     })
 }

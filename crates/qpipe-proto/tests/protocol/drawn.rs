@@ -89,8 +89,9 @@ pub(crate) fn control_message() -> impl Strategy<Value = ControlMessage> {
         .prop_map(|(pipes, opens_allowed, settled)| FactsMessage { pipes, opens_allowed, settled });
     let limits = (any::<u64>(), any::<u64>())
         .prop_map(|(initial_limit, opens_allowed)| Limits { initial_limit, opens_allowed });
-    let enrolled = ("\\PC{0,20}", vec("\\PC{0,20}", 0..3), vec("\\PC{0,20}", 0..3))
-        .prop_map(|(name, send, recv)| Enrolled { name, send, recv });
+    let patterns = || vec("\\PC{0,20}", 0..3);
+    let enrolled = ("\\PC{0,20}", patterns(), patterns(), patterns())
+        .prop_map(|(name, send, recv, list)| Enrolled { name, send, recv, list });
     let instance = (any::<u64>(), any::<u64>());
     let hello = (
         vec(any::<u32>(), 0..4),
