@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use qpipe_proto::contact::Patience;
 use qpipe_proto::limits::{STREAM_OVERHEAD_BYTES, WINDOW_BYTES_MAX};
-use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use super::pulse::KickFactory;
 use crate::identity::Continuity;
@@ -29,8 +29,16 @@ const SEND_SLACK_BYTES: u64 = 16 * 1024 * 1024;
 /// Probes that wait to be sent or read, in bytes: a few, of the size of a packet. Older ones give way.
 const DATAGRAM_BYTES: usize = 16 * 1024;
 
-/// The transport of both sides. QUIC's windows lie wide above the Limits that pipes feel.
-pub(crate) fn config(is_server: bool, patience: &Patience, memory: u64) -> Arc<TransportConfig> {
+/// The transport of both sides. QUIC's windows lie wide above the Limits that pipes feel. Datagrams
+/// of up to `datagram_bytes_max` are tried, and used where they arrive.
+pub(crate) fn config(
+    is_server: bool,
+    patience: &Patience,
+    memory: u64,
+    datagram_bytes_max: u16,
+) -> Arc<TransportConfig> {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(datagram_bytes_max);
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(is_server)))
@@ -43,6 +51,7 @@ pub(crate) fn config(is_server: bool, patience: &Patience, memory: u64) -> Arc<T
         // is for peers that say that they consumed what they never acknowledge.
         .send_window(memory + SEND_SLACK_BYTES)
         .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(Some(discovery))
         // Two chances to be heard before the peer takes this side for silent.
         .keep_alive_interval(Some(patience.heartbeat / 3))
         .max_idle_timeout(IdleTimeout::try_from(SILENCE_MAX).ok())

@@ -65,7 +65,11 @@ pub(super) async fn accept(endpoint: Endpoint, core: Weak<Core>) {
 
 async fn receive(core: Arc<Core>, incoming: Incoming, place: OwnedSemaphorePermit) {
     let from = incoming.remote_address();
-    let Ok(Ok(conn)) = tokio::time::timeout(STRANGER_DEADLINE, incoming).await else {
+    let Ok(connecting) = incoming.accept_with(Arc::new(core.server_config(from))) else {
+        tracing::debug!(%from, "not a first packet of QUIC");
+        return;
+    };
+    let Ok(Ok(conn)) = tokio::time::timeout(STRANGER_DEADLINE, connecting).await else {
         tracing::debug!(%from, "a handshake failed");
         return;
     };

@@ -11,7 +11,7 @@ use qpipe_proto::limits::SESSIONS_MAX;
 use qpipe_proto::ticket::SecretHash;
 use qpipe_proto::{Cause, Fingerprint};
 use quinn::Endpoint;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::offer::Pending;
@@ -26,11 +26,14 @@ use crate::tls::ExpectedHost;
 /// What a node's tasks share.
 pub(crate) struct Core {
     pub(super) identity: RwLock<Identity>,
+    pub(super) server: RwLock<quinn::ServerConfig>,
     pub(super) options: NodeOptions,
     pub(super) access: Arc<dyn Access>,
     pub(super) places: Places,
     pub(super) flights: dial::Flights,
     pub(super) endpoints: Vec<Endpoint>,
+    /// A socket fails.
+    pub(super) broken: Arc<Notify>,
     pub(super) links: Mutex<Vec<Arc<Link>>>,
     pub(super) offers: Mutex<HashMap<SecretHash, Pending>>,
     /// Bounded by what sessions allow: [`qpipe_proto::limits::OPENS_UNANSWERED_MAX`] for each.
@@ -57,6 +60,13 @@ impl Core {
     /// What this process presents to peers now.
     pub(super) fn identity(&self) -> Identity {
         self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a connection from `remote` is accepted with.
+    pub(super) fn server_config(&self, remote: SocketAddr) -> quinn::ServerConfig {
+        let mut config = self.server.read().unwrap_or_else(PoisonError::into_inner).clone();
+        config.transport_config(sockets::transport(true, &self.options, remote));
+        config
     }
 
     /// What a new session at this place gets.
@@ -92,11 +102,8 @@ impl Core {
     /// gone.
     pub(super) fn rebind(&self) {
         for endpoint in &self.endpoints {
-            let Ok(local) = endpoint.local_addr() else { continue };
-            let rebound =
-                sockets::bind(SocketAddr::new(local.ip(), 0)).and_then(|s| endpoint.rebind(s));
-            if let Err(error) = rebound {
-                tracing::debug!(%local, %error, "no fresh socket");
+            if let Err(error) = sockets::rebind(endpoint, self.broken.clone()) {
+                tracing::debug!(%error, "no fresh socket");
             }
         }
     }
@@ -175,6 +182,13 @@ impl Host for Core {
     }
 }
 
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Whoever watches the sockets sees that there is no node any more.
+        self.broken.notify_one();
+    }
+}
+
 /// Tells all sessions when this host's addresses or routes change.
 pub(super) async fn watch_network(core: Weak<Core>) {
     let Ok(mut changes) = network::Changes::listen() else { return };
@@ -197,6 +211,18 @@ pub(super) async fn watch_network(core: Weak<Core>) {
         }
         let links = core.links().clone();
         links.iter().for_each(Link::network_changed);
+    }
+}
+
+/// Replaces sockets that fail, if their ports do not matter. A failing socket says so again, at most
+/// once a second.
+pub(super) async fn watch_sockets(core: Weak<Core>, broken: Arc<Notify>) {
+    loop {
+        broken.notified().await;
+        let Some(core) = core.upgrade() else { return };
+        if core.options.listen.is_empty() {
+            core.rebind();
+        }
     }
 }
 

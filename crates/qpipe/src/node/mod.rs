@@ -8,6 +8,7 @@ mod network;
 mod notice;
 mod offer;
 mod places;
+mod socket;
 mod sockets;
 mod status;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use qpipe_proto::hello::Instance;
 use qpipe_proto::limits::{MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN};
 use qpipe_proto::ticket::End;
 use qpipe_proto::{Budget, Fingerprint, Secret};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::access::Access;
 use crate::identity::{Continuity, Identity};
@@ -127,6 +128,15 @@ pub struct Node {
     notices: tokio::sync::Mutex<mpsc::UnboundedReceiver<Notice>>,
 }
 
+/// What a node hears and speaks through.
+struct Endpoints {
+    endpoints: Vec<quinn::Endpoint>,
+    /// What connections are accepted with, but for what depends on where they come from.
+    server: quinn::ServerConfig,
+    /// Told when a socket fails.
+    broken: Arc<Notify>,
+}
+
 impl Node {
     /// Starts a node, inside of a tokio runtime.
     ///
@@ -137,21 +147,22 @@ impl Node {
         options: NodeOptions,
         access: Arc<dyn Access>,
     ) -> Result<Node, StartError> {
-        let server = sockets::server_config(&identity, &options)?;
+        let server = sockets::server_config(&identity)?;
         let fresh = || Continuity::fresh().map_err(StartError::Random);
         let continuity = options.continuity.clone().map_or_else(fresh, Ok)?;
+        let broken = Arc::new(Notify::new());
         let mut endpoints = Vec::new();
         for (address, must_work) in sockets::addresses(&options.listen) {
-            match sockets::bind(address)
-                .and_then(|socket| sockets::endpoint(&continuity, socket, server.clone()))
-            {
+            match sockets::endpoint(&continuity, address, server.clone(), broken.clone()) {
                 Ok(endpoint) => endpoints.push(endpoint),
                 Err(source) if must_work => return Err(StartError::Bind { address, source }),
                 Err(error) => tracing::debug!(%address, %error, "no such sockets on this host"),
             }
         }
+        let endpoints = Endpoints { endpoints, server, broken: broken.clone() };
         let node = Node::assemble(identity, options, access, &continuity, endpoints)?;
         tokio::spawn(self::core::watch_network(Arc::downgrade(&node.core)));
+        tokio::spawn(self::core::watch_sockets(Arc::downgrade(&node.core), broken));
         Ok(node)
     }
 
@@ -161,8 +172,9 @@ impl Node {
         options: NodeOptions,
         access: Arc<dyn Access>,
         continuity: &Continuity,
-        endpoints: Vec<quinn::Endpoint>,
+        endpoints: Endpoints,
     ) -> Result<Node, StartError> {
+        let Endpoints { endpoints, server, broken } = endpoints;
         let mut random = [0; 8];
         getrandom::fill(&mut random)
             .map_err(|error| StartError::Random(io::Error::other(error)))?;
@@ -172,11 +184,13 @@ impl Node {
         let budget = Budget::new(options.memory.max(MEMORY_BYTES_MIN));
         let core = Arc::new_cyclic(|this| Core {
             identity: RwLock::new(identity),
+            server: RwLock::new(server),
             options,
             access,
             places: Places::new(budget),
             flights: dial::Flights::default(),
             endpoints,
+            broken,
             links: Mutex::default(),
             offers: Mutex::default(),
             opens: Mutex::new(Some(opens)),
@@ -284,10 +298,11 @@ impl Node {
     /// # Errors
     /// TLS could not be set up with it.
     pub fn renew(&self, identity: Identity) -> Result<(), TlsError> {
-        let config = sockets::server_config(&identity, &self.core.options)?;
+        let config = sockets::server_config(&identity)?;
         for endpoint in &self.core.endpoints {
             endpoint.set_server_config(Some(config.clone()));
         }
+        *self.core.server.write().unwrap_or_else(PoisonError::into_inner) = config;
         *self.core.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(())
     }

@@ -1,19 +1,17 @@
 //! The node's UDP sockets, and quinn's endpoints on them.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use quinn::{Endpoint, TokioRuntime};
-use socket2::{Domain, Protocol, Socket, Type};
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime};
+use tokio::sync::Notify;
 
+use super::socket::{Socket, route_bytes_max};
 use super::{NodeOptions, accept};
 use crate::identity::{Continuity, Identity};
 use crate::link::transport;
 use crate::tls::{self, TlsError};
-
-/// What quinn's UDP sockets get for buffers, in bytes, as far as the kernel allows.
-const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// The addresses to bind, and whether that must succeed.
 pub(super) fn addresses(listen: &[SocketAddr]) -> Vec<(SocketAddr, bool)> {
@@ -24,46 +22,56 @@ pub(super) fn addresses(listen: &[SocketAddr]) -> Vec<(SocketAddr, bool)> {
     listen.iter().map(|address| (*address, true)).collect()
 }
 
-pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        // IPv4 has a socket of its own: quinn takes an IPv4 peer on an IPv6 socket for one whose
-        // address changes wholly when only its port does.
-        socket.set_only_v6(true)?;
-    }
-    // Best effort: the kernel caps them at rmem_max and wmem_max.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
+/// An endpoint on a socket of the kernel. `broken` is told when it should get another one.
 pub(super) fn endpoint(
     continuity: &Continuity,
-    socket: UdpSocket,
+    address: SocketAddr,
     server: quinn::ServerConfig,
+    broken: Arc<Notify>,
 ) -> io::Result<Endpoint> {
-    let config = transport::endpoint_config(continuity);
-    Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))
+    let socket = Socket::bind(address, broken)?;
+    let mut config = transport::endpoint_config(continuity);
+    config.max_udp_payload_size(socket.datagram_bytes_max()).map_err(io::Error::other)?;
+    endpoint_with(config, server, socket)
+}
+
+/// Gives an endpoint a fresh socket, at a port of the kernel's choice.
+pub(super) fn rebind(endpoint: &Endpoint, broken: Arc<Notify>) -> io::Result<()> {
+    let local = endpoint.local_addr()?;
+    endpoint.rebind_abstract(Socket::bind(SocketAddr::new(local.ip(), 0), broken)?)
 }
 
 /// An endpoint on a socket that is none of the kernel's.
 #[cfg(test)]
 pub(super) fn endpoint_on(
     continuity: &Continuity,
-    socket: Arc<dyn quinn::AsyncUdpSocket>,
+    socket: Arc<dyn AsyncUdpSocket>,
     server: quinn::ServerConfig,
 ) -> io::Result<Endpoint> {
-    let config = transport::endpoint_config(continuity);
+    endpoint_with(transport::endpoint_config(continuity), server, socket)
+}
+
+fn endpoint_with(
+    config: EndpointConfig,
+    server: quinn::ServerConfig,
+    socket: Arc<dyn AsyncUdpSocket>,
+) -> io::Result<Endpoint> {
     Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))
 }
 
-pub(super) fn server_config(
-    identity: &Identity,
-    options: &NodeOptions,
-) -> Result<quinn::ServerConfig, TlsError> {
+/// What connections are accepted with, but for what depends on where they come from.
+pub(super) fn server_config(identity: &Identity) -> Result<quinn::ServerConfig, TlsError> {
     let mut config = quinn::ServerConfig::with_crypto(tls::server_config(identity)?);
-    config.transport_config(transport::config(true, &options.patience, options.memory));
     accept::bound_handshakes(&mut config);
     Ok(config)
+}
+
+/// How the connection to a peer is to be set up, by the side that dials or the other one.
+pub(super) fn transport(
+    is_server: bool,
+    options: &NodeOptions,
+    remote: SocketAddr,
+) -> Arc<quinn::TransportConfig> {
+    let datagram_bytes_max = route_bytes_max(remote);
+    transport::config(is_server, &options.patience, options.memory, datagram_bytes_max)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quinn::AsyncUdpSocket;
 
-use super::{Node, NodeOptions, sockets};
+use super::{Endpoints, Node, NodeOptions, sockets};
 use crate::access::Access;
 use crate::identity::{Continuity, Identity};
 use crate::link::{Link, codes};
@@ -18,10 +18,11 @@ impl Node {
         access: Arc<dyn Access>,
         socket: Arc<dyn AsyncUdpSocket>,
     ) -> Node {
-        let server = sockets::server_config(&identity, &options).unwrap();
+        let server = sockets::server_config(&identity).unwrap();
         let continuity = options.continuity.clone().unwrap_or(Continuity::fresh().unwrap());
-        let endpoint = sockets::endpoint_on(&continuity, socket, server).unwrap();
-        Node::assemble(identity, options, access, &continuity, vec![endpoint]).unwrap()
+        let endpoints = vec![sockets::endpoint_on(&continuity, socket, server.clone()).unwrap()];
+        let endpoints = Endpoints { endpoints, server, broken: Arc::default() };
+        Node::assemble(identity, options, access, &continuity, endpoints).unwrap()
     }
 
     /// Gives the node another socket, as after the loss of an address.

@@ -14,8 +14,8 @@ use super::probe::probe;
 use super::{Core, DIAL_DEADLINE, DialError};
 use crate::clock;
 use crate::identity::PeerIdentity;
-use crate::link::{GreetError, Greeted, cause_of, codes, transport};
-use crate::node::NodeOptions;
+use crate::link::{GreetError, Greeted, cause_of, codes};
+use crate::node::sockets;
 use crate::tls::{self, DialTls, ExpectedHost, HandshakeFailure, SERVER_NAME, explain_handshake};
 
 /// The next address is tried after this, if those before have not answered (RFC 8305, section 5:
@@ -136,8 +136,7 @@ impl Attempt {
         let tls = tls::client_config(&self.core.identity(), self.expected)
             .map_err(|error| DialError::Local(Arc::new(io::Error::other(error))))?;
         let mut config = quinn::ClientConfig::new(tls.crypto());
-        let NodeOptions { patience, memory, .. } = &self.core.options;
-        config.transport_config(transport::config(false, patience, *memory));
+        config.transport_config(sockets::transport(false, &self.core.options, self.address));
         let endpoint = self.endpoint()?;
         let connecting = endpoint
             .connect_with(config, self.address, SERVER_NAME)
