@@ -13,11 +13,13 @@
 //! | [`world`] | one run: the two hosts, their programs, the network, the clock |
 //! | [`oracle`], [`content`] | what must hold; what pipes carry |
 //! | [`planted`] | bugs that the oracle has to catch |
+//! | [`congestion`] | the congestion controller's evaluation: flows that share a bottleneck |
 //! | [`trace`], [`rng`], [`clock`], [`seeds`] | same seed, same trace |
 
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod congestion;
 pub mod content;
 pub mod net;
 pub mod node;

@@ -6,6 +6,8 @@
 //! qpipe-sim replay SEED [-v] [--plant BUG] one seed, twice; -v: all that happens
 //! qpipe-sim nightly [--from N]             until it is told to stop (SIGINT)
 //! qpipe-sim planted [--seeds 10000]        every planted bug has to be caught
+//! qpipe-sim congestion [TABLE]             evaluates the congestion controller; one table:
+//!                                          alone, beside, together, events
 //! ```
 #![expect(clippy::disallowed_macros, reason = "the command prints; the library does not")]
 
@@ -15,12 +17,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use qpipe_sim::clock::real_now;
+use qpipe_sim::congestion::TABLES;
 use qpipe_sim::planted::Planted;
 use qpipe_sim::seeds;
 use qpipe_sim::world::{Options, Outcome, run};
 
 const USAGE: &str = "usage: qpipe-sim run [--seeds N] [--from N] [--replays N] | replay SEED [-v] [--plant BUG] | \
-                     nightly [--from N] | planted [--seeds N]";
+                     nightly [--from N] | planted [--seeds N] | congestion [TABLE]";
 
 /// Seeds of `run` and `planted` unless told otherwise.
 const SEEDS: u64 = 20_000;
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Some("nightly") => number("--from", SEEDS).map(nightly),
         Some("planted") => number("--seeds", PLANTED_SEEDS).map(catch_all),
         Some("replay") => replay(&args[1..]),
+        Some("congestion") => congestion(args.get(1)),
         _ => None,
     };
     match done {
@@ -115,6 +119,14 @@ fn replay(args: &[String]) -> Option<bool> {
         println!("P20: a second run has another trace, {:016x}", again.hash);
     }
     Some(outcome.failure.is_none() && again.hash == outcome.hash)
+}
+
+fn congestion(wanted: Option<&String>) -> Option<bool> {
+    let wanted = |name: &str| wanted.is_none_or(|wanted| wanted == name);
+    let mut tables = TABLES.iter().filter(|(name, _)| wanted(name)).peekable();
+    tables.peek()?;
+    tables.for_each(|(_, table)| println!("{}", table()));
+    Some(true)
 }
 
 fn catch_all(seeds: u64) -> bool {

@@ -13,7 +13,7 @@ mod programs;
 mod sides;
 mod streams;
 mod tls;
-mod transport;
+pub(crate) mod transport;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

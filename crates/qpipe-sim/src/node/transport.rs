@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use qpipe_congestion::ModelFactory;
 use qpipe_proto::limits::{STREAM_OVERHEAD_BYTES, WINDOW_BYTES_MAX};
-use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::crypto::{AeadKey, CryptoError, HandshakeTokenKey, HmacKey};
 use quinn_proto::{
     ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, NoneTokenLog,
@@ -38,7 +39,7 @@ const CID_BYTES: usize = 8;
 const PROBE_WINDOW_BYTES: u64 = 3000;
 
 /// The endpoint of `host` in its `start`-th life. The reset key is that of the life before.
-pub(super) fn endpoint(seed: u64, host: usize, start: u64) -> EndpointConfig {
+pub(crate) fn endpoint(seed: u64, host: usize, start: u64) -> EndpointConfig {
     let key = mix(seed ^ host as u64);
     let mut config = EndpointConfig::new(Arc::new(ResetKey(key)));
     let mut rng_seed = [0; 32];
@@ -69,14 +70,14 @@ fn transport(is_server: bool) -> (Arc<TransportConfig>, Probe) {
 }
 
 /// The configurations of one host, of which every connection has a copy with its own transport.
-pub(super) struct Configs {
+pub(crate) struct Configs {
     client: ClientConfig,
     server: ServerConfig,
 }
 
 impl Configs {
     /// Of `host`.
-    pub(super) fn new(host: usize) -> Configs {
+    pub(crate) fn new(host: usize) -> Configs {
         let tls = Tls::new(host);
         let mut client = ClientConfig::new(tls.client);
         client.token_store(Arc::new(NoneTokenStore));
@@ -88,7 +89,7 @@ impl Configs {
     }
 
     /// For one dial; its chance comes from `rng`.
-    pub(super) fn client(&self, rng: &mut Rng) -> (ClientConfig, Probe) {
+    pub(crate) fn client(&self, rng: &mut Rng) -> (ClientConfig, Probe) {
         let (transport, probe) = transport(false);
         let cids = Mutex::new(Cids(Rng::new(rng.bits(), "first connection id")));
         let mut config = self.client.clone();
@@ -100,7 +101,7 @@ impl Configs {
     }
 
     /// For one connection that is accepted.
-    pub(super) fn server(&self) -> (Arc<ServerConfig>, Probe) {
+    pub(crate) fn server(&self) -> (Arc<ServerConfig>, Probe) {
         let (transport, probe) = transport(true);
         let mut config = self.server.clone();
         config.transport_config(transport);
@@ -167,7 +168,7 @@ impl AeadKey for NoTokens {
 
 /// Lets a probe out of a connection whose congestion window is full of what was lost.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Probe(Arc<AtomicU64>);
+pub(crate) struct Probe(Arc<AtomicU64>);
 
 impl Probe {
     /// The next packet may go out.
@@ -178,7 +179,7 @@ impl Probe {
 
 impl ControllerFactory for Probe {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let inner = Arc::new(CubicConfig::default()).build(now, current_mtu);
+        let inner = Arc::new(ModelFactory).build(now, current_mtu);
         Box::new(Probed { inner, extra: self.0.clone() })
     }
 }

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use qpipe_congestion::ModelFactory;
 use quinn::Connection;
-use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
 
 /// What a controller tells, and is told.
@@ -48,9 +49,9 @@ pub(super) struct Pulse {
 
 /// Makes controllers that can be kicked.
 #[derive(Debug, Default)]
-pub(super) struct KickFactory(Arc<CubicConfig>);
+pub(super) struct KickFactory;
 
-/// A congestion controller around quinn's.
+/// A congestion controller around qpipe's own.
 struct Kick {
     shared: Arc<Shared>,
     inner: Box<dyn Controller>,
@@ -101,7 +102,7 @@ fn shared(conn: &Connection) -> Option<Arc<Shared>> {
 
 impl ControllerFactory for KickFactory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let inner = self.0.clone().build(now, current_mtu);
+        let inner = Arc::new(ModelFactory).build(now, current_mtu);
         Box::new(Kick { shared: Arc::default(), inner })
     }
 }

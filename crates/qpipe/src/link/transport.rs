@@ -55,7 +55,7 @@ pub(crate) fn config(
         // Two chances to be heard before the peer takes this side for silent.
         .keep_alive_interval(Some(patience.heartbeat / 3))
         .max_idle_timeout(IdleTimeout::try_from(SILENCE_MAX).ok())
-        .congestion_controller_factory(Arc::new(KickFactory::default()))
+        .congestion_controller_factory(Arc::new(KickFactory))
         .datagram_send_buffer_size(DATAGRAM_BYTES)
         .datagram_receive_buffer_size(Some(DATAGRAM_BYTES));
     Arc::new(config)

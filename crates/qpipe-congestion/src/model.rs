@@ -1,0 +1,602 @@
+//! The controller: a model of the path, and the window that follows from it.
+//!
+//! ```text
+//!            plateau, or loss with delay        drained
+//!   Startup ─────────────────────────────▶ Down ───────▶ Cruise ──────────┐
+//!      ▲                                    ▲  ▲            │ some rounds  │
+//!      │ persistent congestion, long pause  │  └─ queue ────┘ stays        │
+//!      │                                    └───── no more to be had ── Up ◀┘
+//! ```
+//!
+//! The window is all that quinn lets a controller say; its pacer spreads 1.25 windows over a smoothed
+//! round trip. So phases differ in the window, in bandwidth-delay products.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn_proto::RttEstimator;
+use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
+
+use crate::contest::{Contest, MaxRtt};
+use crate::filter::{MaxRate, MinRtt};
+use crate::policer::{Policer, Round};
+use crate::rate::{Sample, Sampler};
+
+/// Packets of the first window. RFC 6928 allows 10; they are paced, and what a path of 1 Mbit/s
+/// queues of them is gone in 0.4 s.
+const INITIAL_PACKETS: u64 = 32;
+
+/// Fewer packets would wait for delayed acknowledgements (RFC 9002 asks for two at least).
+const PACKETS_MIN: u64 = 4;
+
+/// Windows of the phases, in bandwidth-delay products.
+const STARTUP_GAIN: f64 = 2.0;
+const UP_GAIN: f64 = 1.25;
+const CRUISE_GAIN: f64 = 1.1;
+const DOWN_GAIN: f64 = 0.93;
+/// When the queue of others stands, and when the empty round trip has not been seen for long.
+const YIELD_GAIN: f64 = 0.95;
+const YIELD_DOWN_GAIN: f64 = 0.75;
+const DIP_GAIN: f64 = 0.5;
+
+/// Rounds without 1.25 times the bandwidth before: the pipe is full.
+const PLATEAU_ROUNDS: u32 = 3;
+const GROWS: f64 = 1.25;
+
+/// A round of probing has found something if the bandwidth grew by so much.
+const UP_GROWS: f64 = 1.1;
+
+/// Rounds of cruising; up to three more, so that flows do not keep step.
+const CRUISE_ROUNDS: u64 = 6;
+
+/// Delay that hosts cause themselves, by timers and batches: on a LAN it is most of the round trip.
+const HOST_DELAY: Duration = Duration::from_millis(3);
+
+/// Packets that fit into any queue, in the window and in its delay.
+const QUEUE_PACKETS: f64 = 2.0;
+
+/// Delay beyond the empty round trip, as its part, that makes a queue.
+const QUEUED: f64 = 0.25;
+
+/// Rounds with a queue after which the rate is what they brought.
+const QUEUED_ROUNDS: u32 = 3;
+
+/// Loss in a round that, with a queue, is congestion.
+const LOSS_MIN: f64 = 0.02;
+
+/// Losses that the window makes up for; more than this is congestion whatever the delay.
+const RANDOM_LOSS_MAX: f64 = 0.2;
+const LOSS_CEILING: f64 = 0.35;
+
+/// Drains that find the queue of others, no shorter than the one before, until it is contested. Others
+/// of this kind yield as well, and so it never comes to that among them.
+const YIELDS: u32 = 6;
+const SHRINKS: f64 = 0.85;
+
+/// A trial of leaving a contest is due so long after the last, and lasts so many rounds.
+const TRUCE_EVERY: Duration = Duration::from_secs(5);
+const TRUCE_ROUNDS: u64 = 8;
+
+/// When the empty round trip was not seen for so long, the window dips to see it.
+const DIP_EVERY: Duration = Duration::from_secs(5);
+
+/// A window that was not used for so long says nothing of the path any more.
+const STALE: Duration = Duration::from_secs(10);
+
+/// Makes [`Model`]s.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ModelFactory;
+
+impl ControllerFactory for ModelFactory {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Model::new(now, current_mtu))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Startup,
+    Down,
+    Cruise,
+    Up,
+}
+
+/// A model of one path, and where the controller is in its cycle.
+#[derive(Clone, Debug)]
+pub struct Model {
+    mtu: u64,
+    window: u64,
+    in_flight: u64,
+    sampler: Sampler,
+    rate: MaxRate,
+    min_rtt: MinRtt,
+    max_rtt: MaxRtt,
+    phase: Phase,
+    /// Rounds so far, when this phase began, and what was delivered when this round's end was sent.
+    round: u64,
+    phase_round: u64,
+    round_ends: u64,
+    books: Books,
+    /// Of Startup and Up: the bandwidth that growth is measured against, rounds without growth.
+    full: f64,
+    plateau: u32,
+    /// Rounds of this Cruise.
+    cruise: u64,
+    /// The phase's drain reached its window in this round.
+    drained: Option<u64>,
+    /// Whether this Down is a deep one.
+    is_dip: bool,
+    /// Rounds in a row with a queue, and the best rate of them.
+    queued: (u32, f64),
+    /// Drains in a row that found a queue of others, and the rate before.
+    standing: u32,
+    standing_delay: Duration,
+    share: f64,
+    contest: Option<Contest>,
+    truce: Option<u64>,
+    truce_at: Instant,
+    policer: Policer,
+    /// Loss with delay has shown that more than this does not fit.
+    ceiling: Option<u64>,
+    /// What acknowledgements brought beyond the rate since an epoch began: bytes, its beginning; and
+    /// the most of late.
+    burst: (u64, Instant),
+    bursts: MaxRate,
+    /// When the window was last in use.
+    used_at: Instant,
+}
+
+/// What happened in a round.
+#[derive(Clone, Copy, Debug)]
+struct Books {
+    acked: u64,
+    lost: u64,
+    min_rtt: Duration,
+    began: Instant,
+    best: f64,
+    is_app_limited: bool,
+}
+
+impl Books {
+    fn new(now: Instant) -> Books {
+        Books {
+            acked: 0,
+            lost: 0,
+            min_rtt: Duration::MAX,
+            began: now,
+            best: 0.0,
+            is_app_limited: false,
+        }
+    }
+
+    fn loss(&self) -> f64 {
+        self.lost as f64 / (self.lost + self.acked).max(1) as f64
+    }
+}
+
+impl Model {
+    fn new(now: Instant, mtu: u16) -> Model {
+        let mtu = u64::from(mtu);
+        Model {
+            mtu,
+            window: INITIAL_PACKETS * mtu,
+            in_flight: 0,
+            sampler: Sampler::new(now),
+            rate: MaxRate::default(),
+            min_rtt: MinRtt::new(now),
+            max_rtt: MaxRtt::new(now),
+            phase: Phase::Startup,
+            round: 0,
+            phase_round: 0,
+            round_ends: 0,
+            books: Books::new(now),
+            full: 0.0,
+            plateau: 0,
+            cruise: CRUISE_ROUNDS,
+            drained: None,
+            is_dip: false,
+            queued: (0, 0.0),
+            standing: 0,
+            standing_delay: Duration::ZERO,
+            share: 0.0,
+            contest: None,
+            truce: None,
+            truce_at: now,
+            policer: Policer::new(),
+            ceiling: None,
+            burst: (0, now),
+            bursts: MaxRate::default(),
+            used_at: now,
+        }
+    }
+
+    /// The round trip from which there is a queue.
+    fn queue_rtt(&self) -> Duration {
+        let min = self.min_rtt.get().unwrap_or_default();
+        let packets = 3.0 * QUEUE_PACKETS * self.mtu as f64 / self.rate.get().max(1.0);
+        // The rate may be a small share of the path's.
+        let packets = packets.min(min.as_secs_f64() / 2.0);
+        min + min.mul_f64(QUEUED).max(HOST_DELAY).max(Duration::from_secs_f64(packets))
+    }
+
+    fn has_queue(&self) -> bool {
+        self.books.min_rtt != Duration::MAX && self.books.min_rtt > self.queue_rtt()
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.phase_round = self.round;
+        self.drained = None;
+        match phase {
+            Phase::Down => {}
+            Phase::Cruise => {
+                // Dice without dice: what was delivered so far differs from flow to flow.
+                let jitter = (self.sampler.delivered() / self.mtu) % 4;
+                self.cruise = if self.standing > 0 { 1 } else { CRUISE_ROUNDS + jitter };
+            }
+            Phase::Startup | Phase::Up => {
+                self.full = self.rate.get();
+                self.plateau = 0;
+            }
+        }
+    }
+
+    /// Begins anew, with what is known of the round trip.
+    fn restart(&mut self, now: Instant, window: u64) {
+        self.enter(Phase::Startup);
+        self.rate = MaxRate::default();
+        self.bursts = MaxRate::default();
+        self.full = 0.0;
+        self.contest = None;
+        self.truce = None;
+        self.standing = 0;
+        self.queued = (0, 0.0);
+        self.ceiling = None;
+        self.books = Books::new(now);
+        self.window = window.max(INITIAL_PACKETS * self.mtu);
+    }
+
+    fn learn(&mut self, now: Instant, sample: Sample) {
+        self.min_rtt.add(now, self.round, sample.rtt);
+        self.max_rtt.add(now, sample.rtt);
+        self.books.acked += sample.acked;
+        self.books.min_rtt = self.books.min_rtt.min(sample.rtt);
+        self.books.is_app_limited |= sample.is_app_limited;
+        let min = self.min_rtt.get().unwrap_or_default();
+        // Shorter ones are bursts of acknowledgements.
+        if sample.interval >= min / 2 && (!sample.is_app_limited || sample.rate > self.rate.get()) {
+            self.rate.add(self.round, sample.rate);
+            self.books.best = self.books.best.max(sample.rate);
+        }
+        self.learn_burst(now, sample);
+        if sample.delivered_before >= self.round_ends {
+            self.end_round(now);
+        }
+    }
+
+    /// Acknowledgements that come in bursts need a window for what waits between them
+    /// (draft-ietf-ccwg-bbr, section 5.5.9).
+    fn learn_burst(&mut self, now: Instant, sample: Sample) {
+        let expected = self.rate.get() * now.saturating_duration_since(self.burst.1).as_secs_f64();
+        if expected >= self.burst.0 as f64 {
+            self.burst = (0, now);
+            return self.bursts.add(self.round, 0.0);
+        }
+        self.burst.0 += sample.acked;
+        let beyond = (self.burst.0 as f64 - expected).clamp(0.0, self.window as f64);
+        self.bursts.add(self.round, beyond);
+    }
+
+    fn end_round(&mut self, now: Instant) {
+        let loss = self.books.loss();
+        let has_queue = self.has_queue();
+        let took = now.saturating_duration_since(self.books.began).as_secs_f64().max(1e-6);
+        let round = Round {
+            number: self.round,
+            acked: self.books.acked,
+            lost: self.books.lost,
+            goodput: self.books.acked as f64 / took,
+            has_queue: has_queue || self.phase == Phase::Startup,
+        };
+        if !self.books.is_app_limited {
+            self.policer.round(now, round, self.mtu);
+        }
+        let is_congested = has_queue && loss > LOSS_MIN.max(2.0 * self.policer.loss());
+        if is_congested || loss > LOSS_CEILING && self.books.lost > 20 * self.mtu {
+            self.congested();
+        }
+        self.follow_down(has_queue);
+        self.rate.expire(self.round);
+        self.step(now, has_queue, is_congested);
+        self.round += 1;
+        self.round_ends = self.sampler.delivered() + self.in_flight.min(self.mtu);
+        self.round_ends = self.sampler.delivered();
+        self.books = Books::new(now);
+    }
+
+    /// Loss with delay: the path holds less than the window.
+    fn congested(&mut self) {
+        if self.phase == Phase::Startup || self.contest.is_some() {
+            return;
+        }
+        let bdp = self.bdp() as u64;
+        self.ceiling = Some((self.window * 85 / 100).max(bdp).max(PACKETS_MIN * self.mtu));
+        if self.phase == Phase::Up {
+            self.enter(Phase::Down);
+        }
+    }
+
+    /// A queue that stays while less comes through than the model says: the rate has fallen.
+    fn follow_down(&mut self, has_queue: bool) {
+        if !has_queue || self.phase == Phase::Startup {
+            self.queued = (0, 0.0);
+            return;
+        }
+        if self.standing > 0 {
+            // What comes through while others keep the queue is what is left to this sender: who
+            // followed that would have nothing in the end.
+            return self.rate.hold(self.round);
+        }
+        self.queued.0 += 1;
+        self.queued.1 = self.queued.1.max(self.books.best);
+        let is_less = self.queued.1 > 0.0 && self.queued.1 < 0.9 * self.rate.get();
+        if self.queued.0 >= QUEUED_ROUNDS && is_less {
+            self.share = self.share.max(self.rate.get());
+            self.rate.replace(self.round, self.queued.1);
+            self.queued = (0, 0.0);
+        }
+    }
+
+    fn step(&mut self, now: Instant, has_queue: bool, is_congested: bool) {
+        let rounds = self.round.saturating_sub(self.phase_round);
+        let grew = self.rate.get() >= self.full * GROWS;
+        match self.phase {
+            Phase::Startup => {
+                if grew {
+                    self.full = self.rate.get();
+                    self.plateau = 0;
+                } else if !self.books.is_app_limited {
+                    self.plateau += 1;
+                }
+                let is_full = self.plateau >= PLATEAU_ROUNDS || !grew && has_queue;
+                if is_full || is_congested {
+                    self.enter(Phase::Down);
+                }
+            }
+            Phase::Up if rounds >= 2 => {
+                let grew = self.rate.get() >= self.full * UP_GROWS;
+                self.full = self.rate.get();
+                self.ceiling = None;
+                if !grew || has_queue && rounds > 2 {
+                    self.enter(Phase::Down);
+                }
+            }
+            Phase::Up => {}
+            Phase::Cruise => {
+                if rounds >= self.cruise {
+                    let age = self.min_rtt.age(now);
+                    self.is_dip = age > DIP_EVERY && self.contest.is_none();
+                    let can_probe = self.standing == 0 && !self.is_dip;
+                    let is_policed = self.policer.limit().is_some();
+                    let up = can_probe && !self.books.is_app_limited && !is_policed;
+                    self.enter(if up { Phase::Up } else { Phase::Down });
+                }
+            }
+            Phase::Down => {
+                if self.drained.is_some_and(|round| self.round > round + 1) || rounds > 6 {
+                    self.judge(now, has_queue);
+                    self.enter(Phase::Cruise);
+                }
+            }
+        }
+        self.step_truce(now, has_queue);
+    }
+
+    /// After a drain: a queue that is still there belongs to others.
+    fn judge(&mut self, now: Instant, has_queue: bool) {
+        self.is_dip = false;
+        if self.contest.is_some() {
+            return;
+        }
+        if !has_queue {
+            self.standing = self.standing.saturating_sub(1);
+            if self.standing == 0 {
+                self.share = 0.0;
+            }
+            return;
+        }
+        let delay = self.books.min_rtt.saturating_sub(self.min_rtt.get().unwrap_or_default());
+        if self.standing == 0 {
+            self.share = self.share.max(self.rate.get());
+        }
+        if self.standing == 0 || delay > self.standing_delay.mul_f64(SHRINKS) {
+            self.standing += 1;
+        }
+        self.standing_delay = delay;
+        if self.standing > YIELDS {
+            let window = self.share.max(self.rate.get()) * self.books.min_rtt.as_secs_f64();
+            self.contest = Some(Contest::new(now, self.round, window));
+            self.truce_at = now;
+            self.share = 0.0;
+        }
+    }
+
+    /// Now and then a contest is suspended, best when all have just lost packets: if the queue
+    /// empties, there is nobody to contend with.
+    fn step_truce(&mut self, now: Instant, has_queue: bool) {
+        let Some(began) = self.truce else { return };
+        let rounds = self.round.saturating_sub(began);
+        if rounds >= 3 && has_queue {
+            self.truce = None;
+            self.truce_at = now;
+        } else if rounds >= TRUCE_ROUNDS {
+            self.truce = None;
+            self.contest = None;
+            self.standing = 0;
+        }
+    }
+
+    /// The bandwidth-delay product, in bytes.
+    fn bdp(&self) -> f64 {
+        self.rate.get() * self.min_rtt.get().unwrap_or_default().as_secs_f64()
+    }
+
+    fn gain(&self) -> f64 {
+        match self.phase {
+            Phase::Startup => STARTUP_GAIN,
+            Phase::Up => UP_GAIN,
+            Phase::Cruise if self.standing > 0 => YIELD_GAIN,
+            Phase::Cruise => CRUISE_GAIN,
+            Phase::Down if self.is_dip => DIP_GAIN,
+            Phase::Down if self.standing > 0 => YIELD_DOWN_GAIN,
+            Phase::Down => DOWN_GAIN,
+        }
+    }
+
+    /// The window that the model asks for, in bytes.
+    fn modelled(&self) -> u64 {
+        let rate = self.policer.limit().map_or(self.rate.get(), |limit| limit.min(self.rate.get()));
+        let min_rtt = self.min_rtt.get().unwrap_or_default().as_secs_f64();
+        let bdp = rate * min_rtt;
+        if let Some(gain) = self.policer.trial_gain() {
+            return (bdp * gain) as u64;
+        }
+        // On a LAN what hosts delay is most of the window.
+        let host = rate * HOST_DELAY.as_secs_f64();
+        let gain = self.gain();
+        let bytes = if gain > 1.0 {
+            let burst = self.bursts.get().min(bdp / 2.0);
+            let slack = host.max(burst).max(QUEUE_PACKETS * self.mtu as f64);
+            (bdp * gain).max(bdp + slack)
+        } else {
+            (bdp * gain).max(host / 2.0)
+        };
+        // What is lost on the way was sent all the same.
+        (bytes / (1.0 - self.policer.random_loss().min(RANDOM_LOSS_MAX))) as u64
+    }
+
+    fn adjust(&mut self, now: Instant, sample: Sample) {
+        let least = PACKETS_MIN * self.mtu;
+        let modelled = self.modelled();
+        if self.phase == Phase::Startup {
+            let most = modelled.max(INITIAL_PACKETS * self.mtu);
+            if !sample.is_app_limited {
+                self.window = (self.window + sample.acked).min(most.max(self.window));
+            }
+            return;
+        }
+        let mut window = self.ceiling.map_or(modelled, |ceiling| modelled.min(ceiling));
+        if let Some(contest) = &mut self.contest {
+            if self.truce.is_none() {
+                let is_used = self.in_flight + sample.acked >= contest.window() * 4 / 5;
+                if is_used {
+                    contest.grow(now, sample.rtt, sample.acked, self.mtu);
+                }
+                window = window.max(contest.window());
+            }
+        }
+        self.window = window.max(least);
+        if self.phase == Phase::Down && self.drained.is_none() && self.in_flight <= self.window {
+            self.drained = Some(self.round);
+        }
+    }
+
+    /// A loss, or a mark, while others hold a queue.
+    fn contend(&mut self, now: Instant, sent: Instant) {
+        let rtt = now.saturating_duration_since(sent).min(self.books.min_rtt);
+        let min_rtt = self.min_rtt.get().unwrap_or_default();
+        let Some(contest) = &mut self.contest else { return };
+        if self.truce.is_some() || !self.max_rtt.is_full(min_rtt, rtt) {
+            return;
+        }
+        let is_due = now.saturating_duration_since(self.truce_at) > TRUCE_EVERY;
+        if contest.cut(now, self.round, self.mtu) && is_due {
+            self.truce = Some(self.round);
+        }
+    }
+}
+
+impl Controller for Model {
+    fn on_sent(&mut self, now: Instant, bytes: u64, _last_packet_number: u64) {
+        if 2 * self.in_flight > self.window {
+            self.used_at = now;
+        } else if self.in_flight == 0 && now.saturating_duration_since(self.used_at) > STALE {
+            let window = self.window / 2;
+            self.restart(now, window.min(self.window));
+            self.used_at = now;
+        }
+        self.sampler.on_sent(now, self.in_flight);
+        self.in_flight += bytes;
+    }
+
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        _app_limited: bool,
+        _rtt: &RttEstimator,
+    ) {
+        self.sampler.on_ack(now, sent, bytes);
+    }
+
+    fn on_end_acks(
+        &mut self,
+        now: Instant,
+        in_flight: u64,
+        app_limited: bool,
+        _largest_packet_num_acked: Option<u64>,
+    ) {
+        self.in_flight = in_flight;
+        if let Some(sample) = self.sampler.take(now, in_flight, app_limited) {
+            self.learn(now, sample);
+            self.adjust(now, sample);
+        }
+    }
+
+    fn on_congestion_event(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        is_persistent_congestion: bool,
+        lost_bytes: u64,
+    ) {
+        self.in_flight = self.in_flight.saturating_sub(lost_bytes);
+        self.books.lost += lost_bytes;
+        if is_persistent_congestion {
+            // Whatever the path was, it is not known any more (RFC 9002, section 7.6).
+            self.restart(now, 0);
+        } else if lost_bytes == 0 {
+            self.congested();
+        }
+        self.contend(now, sent);
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = u64::from(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.window.max(PACKETS_MIN * self.mtu)
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        let mut metrics = ControllerMetrics::default();
+        metrics.congestion_window = self.window();
+        metrics.pacing_rate = Some((self.rate.get() * 8.0) as u64);
+        metrics
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        INITIAL_PACKETS * self.mtu
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

@@ -1,0 +1,177 @@
+//! Telling a policer from random loss.
+//!
+//! Both lose without delay. A token bucket loses nothing once less is sent than it lets through,
+//! while random loss stays what it is: so if loss goes on, less is sent for some rounds, and the loss
+//! of those rounds decides.
+
+use std::time::{Duration, Instant};
+
+/// Loss from which a policer is thought of.
+const SUSPECT: f64 = 0.03;
+
+/// Rounds from one trial to the next, and rounds of loss before one.
+const TRIAL_EVERY_ROUNDS: u64 = 50;
+const LOSSY_ROUNDS: u32 = 6;
+
+/// A round that loses more than this part is an outage, not a policer.
+const OUTAGE: f64 = 0.6;
+
+/// Losses that a trial has to make likely before it decides, and its length in rounds.
+const TRIAL_LOSSES: f64 = 10.0;
+const TRIAL_ROUNDS_MAX: u64 = 12;
+
+/// The first rounds of a trial still lose what was sent before it.
+const TRIAL_SKIP_ROUNDS: u64 = 2;
+
+/// With less than this part of the loss before, the trial has found a policer.
+const TRIAL_PASSES: f64 = 0.3;
+
+/// What is sent of the rate during a trial, and of the policed rate after it.
+const TRIAL_GAIN: f64 = 0.85;
+const POLICED_GAIN: f64 = 0.97;
+
+/// How often the policed rate is raised to see whether it still holds, and by how much.
+const RAISE_EVERY: Duration = Duration::from_secs(3);
+const RAISE: f64 = 0.03;
+
+/// What is known of a policer.
+#[derive(Clone, Debug)]
+pub(crate) struct Policer {
+    /// The part of bytes that is lost while there is no queue, smoothed.
+    loss: f64,
+    /// Rounds that lost, less those that did not.
+    lossy: u32,
+    /// What the last trial has shown to be lost whatever is sent.
+    proven: f64,
+    /// Bytes in a second that come through, smoothed over rounds.
+    goodput: f64,
+    trial: Option<Trial>,
+    tried_round: u64,
+    /// The rate that it lets through, and since when.
+    limit: Option<Limit>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    /// Bytes in a second.
+    rate: f64,
+    since: Instant,
+    /// By how much it is raised next.
+    raise: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Trial {
+    began: u64,
+    acked: u64,
+    lost: u64,
+    loss_before: f64,
+    goodput_before: f64,
+}
+
+/// One round trip's books.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Round {
+    pub(crate) number: u64,
+    pub(crate) acked: u64,
+    pub(crate) lost: u64,
+    /// Bytes in a second.
+    pub(crate) goodput: f64,
+    /// There was a standing queue: its losses are congestion.
+    pub(crate) has_queue: bool,
+}
+
+impl Policer {
+    pub(crate) fn new() -> Policer {
+        Policer {
+            loss: 0.0,
+            lossy: 0,
+            proven: 0.0,
+            goodput: 0.0,
+            trial: None,
+            tried_round: 0,
+            limit: None,
+        }
+    }
+
+    /// The part of bytes that is lost without delay.
+    pub(crate) fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    /// The part of bytes that a trial has shown to be lost whatever is sent.
+    pub(crate) fn random_loss(&self) -> f64 {
+        if self.limit.is_some() { 0.0 } else { self.loss.min(self.proven) }
+    }
+
+    /// The part of the model's rate that is to be sent during a trial.
+    pub(crate) fn trial_gain(&self) -> Option<f64> {
+        self.trial.map(|_| TRIAL_GAIN)
+    }
+
+    /// Not more than this is to be sent, in bytes in a second.
+    pub(crate) fn limit(&self) -> Option<f64> {
+        self.limit.map(|limit| limit.rate * POLICED_GAIN)
+    }
+
+    /// A round is over.
+    pub(crate) fn round(&mut self, now: Instant, round: Round, mtu: u64) {
+        let loss = round.lost as f64 / (round.lost + round.acked).max(1) as f64;
+        if self.trial.is_some() {
+            self.go_on(now, round, mtu);
+            return;
+        }
+        if round.has_queue || loss > OUTAGE {
+            return;
+        }
+        self.lossy = if loss > SUSPECT / 2.0 { self.lossy + 1 } else { self.lossy / 2 };
+        self.loss += (loss - self.loss) / 8.0;
+        self.goodput += (round.goodput - self.goodput) / 8.0;
+        if let Some(limit) = &mut self.limit {
+            if self.loss > SUSPECT {
+                limit.rate = limit.rate.min(self.goodput);
+                limit.raise = RAISE;
+                limit.since = now;
+                self.loss = 0.0;
+            } else if now.saturating_duration_since(limit.since) > RAISE_EVERY {
+                limit.rate *= 1.0 + limit.raise;
+                limit.raise *= 2.0;
+                limit.since = now;
+            }
+            return;
+        }
+        let is_suspect = self.loss > SUSPECT && self.lossy >= LOSSY_ROUNDS;
+        if is_suspect && round.number >= self.tried_round + TRIAL_EVERY_ROUNDS {
+            self.trial = Some(Trial {
+                began: round.number,
+                loss_before: self.loss,
+                goodput_before: self.goodput,
+                ..Trial::default()
+            });
+        }
+    }
+
+    fn go_on(&mut self, now: Instant, round: Round, mtu: u64) {
+        let Some(trial) = &mut self.trial else { return };
+        let rounds = round.number - trial.began;
+        if rounds <= TRIAL_SKIP_ROUNDS {
+            return;
+        }
+        trial.acked += round.acked;
+        trial.lost += round.lost;
+        let sent = trial.acked + trial.lost;
+        let likely = trial.loss_before * (sent / mtu.max(1)) as f64;
+        if likely < TRIAL_LOSSES && rounds < TRIAL_ROUNDS_MAX {
+            return;
+        }
+        let loss = trial.lost as f64 / sent.max(1) as f64;
+        if likely >= TRIAL_LOSSES && loss < trial.loss_before * TRIAL_PASSES {
+            self.limit = Some(Limit { rate: trial.goodput_before, since: now, raise: RAISE });
+            self.loss = 0.0;
+        } else {
+            self.proven = 1.25 * loss;
+        }
+        self.trial = None;
+        self.tried_round = round.number;
+    }
+}
