@@ -101,6 +101,19 @@ impl Lab {
         self.book.plan().v4(host as Number + 1)
     }
 
+    /// Does something on a thread of a host (0 is A); processes that it starts are on that host.
+    ///
+    /// # Errors
+    ///
+    /// Those of `action`; the namespace cannot be entered.
+    pub fn enter<T: Send>(
+        &self,
+        host: usize,
+        action: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        self.hosts[host].enter(action)
+    }
+
     /// A UDP socket on a host (0 is A), at a free port of all of its addresses.
     ///
     /// # Errors

@@ -1,0 +1,143 @@
+//! qpipe beside its peers: what is measured on which link, with whom, and what came of it.
+
+mod baseline;
+mod measure;
+mod peer;
+mod plan;
+mod plot;
+mod row;
+mod rows;
+mod sample;
+mod ssh;
+mod table;
+
+use std::{
+    env, fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+
+use crate::carrier;
+
+use self::{peer::Peer, row::Row, sample::Sample};
+
+/// What to compare, and where to put what comes of it.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Rows whose names begin so; several with commas [default: all]
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Programs to run [default: all that a row has]
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<Peer>,
+    /// How often each is measured; programs alternate [default: 5; 3 with --short]
+    #[arg(long)]
+    runs: Option<usize>,
+    /// Some rows in a short form, 4 minutes in all
+    #[arg(long)]
+    short: bool,
+    /// Names the rows that there are, and does nothing
+    #[arg(long)]
+    list: bool,
+    /// For samples.jsonl, table.md and the plots
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+    /// Another directory with programs, before those in $PATH
+    #[arg(long)]
+    path: Vec<PathBuf>,
+    /// Makes the table again from the samples that are in the output directory, and measures nothing
+    #[arg(long)]
+    again: bool,
+    /// Fails where a ratio is worse by more than a fifth than in this file
+    #[arg(long)]
+    baseline: Option<PathBuf>,
+    /// Writes the ratios to that file, instead of looking at them
+    #[arg(long, requires = "baseline")]
+    write_baseline: bool,
+    /// Puts table and plots into this page, between its two marks
+    #[arg(long)]
+    page: Option<PathBuf>,
+}
+
+/// The command.
+pub(crate) fn compare(options: &Options, state: &Path) -> Result<()> {
+    let rows = options.rows();
+    if options.list {
+        rows.iter().for_each(|row| println!("{}", row.name));
+        return Ok(());
+    }
+    let samples_file = options.out.join("samples.jsonl");
+    let samples = if options.again {
+        sample::read(&samples_file)?
+    } else {
+        fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
+        options.measure(&rows, state, &samples_file)?
+    };
+    let text = table::text(&rows, &samples);
+    fs::write(options.out.join("table.md"), &text)?;
+    let plots = plot::plots(&samples);
+    for (name, svg) in &plots {
+        fs::write(options.out.join(name), svg)?;
+    }
+    match &options.page {
+        Some(page) => table::put_into(page, &text, &plots)?,
+        None => println!("{text}"),
+    }
+    match &options.baseline {
+        Some(file) if options.write_baseline => baseline::write(file, &rows, &samples),
+        Some(file) => baseline::check(file, &rows, &samples),
+        None => Ok(()),
+    }
+}
+
+impl Options {
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = if self.short { rows::short() } else { rows::all() };
+        let is_chosen = |row: &Row| {
+            self.rows.is_empty() || self.rows.iter().any(|name| row.name.starts_with(name))
+        };
+        rows.retain(is_chosen);
+        rows
+    }
+
+    /// Measures each row with each program that is present, one after the other, several times.
+    fn measure(&self, rows: &[Row], state: &Path, file: &Path) -> Result<Vec<Sample>> {
+        fs::create_dir_all(state)?;
+        let state = state.canonicalize()?;
+        carrier::make_certificate(&state)?;
+        ssh::prepare(&state)?;
+        let path = self.path()?;
+        let bench = measure::Bench { state, path };
+        let mut log = fs::File::create(file)?;
+        let (mut samples, start) = (Vec::new(), Instant::now());
+        for row in rows {
+            let runs = self.runs.unwrap_or(if self.short { 3 } else { 5 }).min(row.runs_max);
+            for run in 1..=runs {
+                for peer in row.peers.iter().copied().filter(|peer| self.is_chosen(*peer)) {
+                    let sample = bench.sample(row, peer, run);
+                    eprintln!("{:5} s  {sample}", start.elapsed().as_secs());
+                    writeln!(log, "{}", serde_json::to_string(&sample)?)?;
+                    samples.push(sample);
+                }
+            }
+        }
+        Ok(samples)
+    }
+
+    fn is_chosen(&self, peer: Peer) -> bool {
+        self.peers.is_empty() || self.peers.contains(&peer)
+    }
+
+    /// Where programs are looked for: beside this one first.
+    fn path(&self) -> Result<Vec<PathBuf>> {
+        let own = env::current_exe()?;
+        let mut path = vec![own.parent().context("a program without a directory")?.to_owned()];
+        path.extend(self.path.iter().cloned());
+        path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+        path.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+        Ok(path)
+    }
+}

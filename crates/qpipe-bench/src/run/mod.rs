@@ -1,0 +1,8 @@
+//! Programs, started on hosts of a lab or on this machine, with what goes in and comes out.
+
+mod flow;
+mod process;
+mod sys;
+
+pub(crate) use flow::{Arrivals, Outlet, feed};
+pub(crate) use process::{Exit, Process, Ready, Site, wait_for_port};
