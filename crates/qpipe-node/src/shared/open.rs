@@ -159,13 +159,11 @@ async fn local(
         End::Read => Shape::Read,
         End::Write => Shape::Write,
     };
-    if answers::is_nodes_own(&name) {
-        return Err(ended(ask.end, PipeError::Refused { cause: Cause::NotAllowed }));
-    }
-    shared
-        .names
-        .check(&name, shape, ask.no_wait)
-        .map_err(|cause| ended(ask.end, PipeError::Refused { cause }))?;
+    let checked = match answers::is_nodes_own(&name) {
+        true => Err(Cause::NotAllowed),
+        false => shared.names.check(&name, shape, ask.no_wait),
+    };
+    checked.map_err(|cause| ended(ask.end, PipeError::Refused { cause }))?;
     shared.names.enter(&name, shape, leg);
     let timeout = ask.timeout_ms.map(Duration::from_millis);
     if let Some(timeout) = timeout {
