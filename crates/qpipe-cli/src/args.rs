@@ -213,7 +213,7 @@ pub(crate) struct PipeArgs {
 }
 
 /// How a pipe between two hosts shares the way between them.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct FlowArgs {
     /// Send its bytes before those of other pipes to that host, or only when those have none
     ///
@@ -228,11 +228,12 @@ pub(crate) struct FlowArgs {
 }
 
 /// How a pipe's bytes are sent beside those of others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Priority {
     /// When no other pipe has anything to send
     Low,
     /// In turns
+    #[default]
     Normal,
     /// Before all others
     High,

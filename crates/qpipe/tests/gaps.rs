@@ -23,7 +23,7 @@ use qpipe::identity::HostIdentity;
 use qpipe::tls::{self, ExpectedHost, SERVER_NAME};
 use qpipe::{Fingerprint, Node, NodeOptions, OpenTarget, PipeReader};
 use qpipe_proto::PipeId;
-use qpipe_proto::fact::{ClosedKind, End, EndKind, Facts, Group, Open, Opener};
+use qpipe_proto::fact::{ClosedKind, End, EndKind, Facts, Group, Open, Opener, Priority};
 use qpipe_proto::hello::{Instance, Limits, SessionId};
 use qpipe_proto::limits::{CHUNK_BYTES_MAX, INITIAL_LIMIT_BYTES, WINDOW_BYTES_MAX};
 use qpipe_proto::wire::{

@@ -136,7 +136,8 @@ pub(crate) struct Wishes {
 impl Wishes {
     /// For a pipe in which somebody else's node answers a question: at once, or not at all.
     pub(crate) fn of_question(accept_new: bool, timeout: Duration) -> Self {
-        Self { accept_new, no_wait: true, timeout: Some(timeout), records: None }
+        let flow = FlowArgs::default();
+        Self { accept_new, no_wait: true, timeout: Some(timeout), records: None, flow }
     }
 }
 

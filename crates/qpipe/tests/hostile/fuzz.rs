@@ -203,7 +203,7 @@ fn some_open(dice: &mut Dice, opens: usize) -> Open {
     let first = some_id(dice, opens);
     let size = dice.pick(&[1, 1, 1, 2, 2, 5, 8, 9, u32::MAX]);
     let no_wait = dice.below(2) == 0;
-    let priority = [Priority::Low, Priority::Normal, Priority::High][dice.below(3) as usize];
+    let priority = [Priority::Low, Priority::Normal, Priority::High][dice.below(3)];
     Open { opener, target: name("fuzz"), no_wait, priority, group: Group { first, size } }
 }
 
