@@ -111,7 +111,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 && let Poll::Ready(stream) = self.connection.poll_new_outbound(context)
                 && let Some(ask) = self.ask.take()
             {
-                let _ = ask.send(stream.map_err(Into::into));
+                let _ = ask.send(stream);
                 is_idle = false;
             }
             match self.connection.poll_next_inbound(context) {

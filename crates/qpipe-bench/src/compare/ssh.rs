@@ -25,6 +25,7 @@ UseDNS no
 PrintMotd no
 MaxSessions 1000
 MaxStartups 1000
+SetEnv HOME={dir}
 LogLevel ERROR
 ";
 

@@ -202,7 +202,8 @@ impl Process {
         said + &self.output()
     }
 
-    fn last_words(&self) -> String {
+    /// The last lines that it wrote.
+    pub(crate) fn last_words(&self) -> String {
         let words = self.words();
         let lines: Vec<&str> = words.lines().collect();
         lines[lines.len().saturating_sub(3)..].join(" / ")

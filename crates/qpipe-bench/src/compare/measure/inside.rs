@@ -9,9 +9,9 @@ use crate::{
     compare::{
         peer::Peer,
         plan::{A, Plan, Started},
-        sample::Values,
+        sample::{Values, median_of},
     },
-    run::Site,
+    run::{Process, Site},
 };
 
 /// How long any of these may take.
@@ -29,10 +29,11 @@ impl Bench {
     fn with_options(&self, peer: Peer, site: &Site, options: &str, verb: &str) -> Result<Values> {
         let (verb, more) = verb.split_once(' ').context("no verb")?;
         let plan = Plan::inside(peer, site, &self.state, options)?;
-        let Started { servers: _running, client, .. } = plan.start(site)?;
+        let Started { servers, client, .. } = plan.start(site)?;
         let client = format!("{} {more}", client.replace("{verb}", verb));
         let mut client = site.start("client", A, &client, false, false)?;
-        client.succeed(LIMIT)?;
+        let far = || servers.iter().map(Process::last_words).collect::<String>();
+        client.succeed(LIMIT).with_context(|| format!("the far end: {:?}", far()))?;
         Ok(numbers(&printed(&client)?))
     }
 
@@ -56,21 +57,20 @@ impl Bench {
         self.with_options(peer, site, "--memory 1024", &format!("idle --pipes {pipes}"))
     }
 
-    /// The mean of several processes, one after the other.
+    /// Medians of several processes, one after the other.
     pub(super) fn start(&self, site: &Site) -> Result<Values> {
         let script = format!("exec qpipe-bench --state {} start", self.state.display());
-        let (mut inside, mut cpu, start) = (0.0, 0.0, Instant::now());
+        let (mut process_ms, mut node_ms, mut cpu_ms) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..STARTS {
+            let start = Instant::now();
             let mut process = site.start("start", A, &script, false, false)?;
-            cpu += process.succeed(LIMIT)?.accounts.cpu.as_secs_f64();
-            let node = printed(&process)?["start_ms"].as_f64();
-            inside += node.context("no time")?;
+            let exit = process.succeed(LIMIT)?;
+            process_ms.push((exit.at - start).as_secs_f64() * 1e3);
+            cpu_ms.push(exit.accounts.cpu.as_secs_f64() * 1e3);
+            node_ms.extend(printed(&process)?["start_ms"].as_f64());
         }
-        let each = |sum: f64| sum / f64::from(STARTS);
-        Ok(Values::from([
-            ("process_ms".to_owned(), each(start.elapsed().as_secs_f64() * 1e3)),
-            ("node_ms".to_owned(), each(inside)),
-            ("cpu_ms".to_owned(), each(cpu * 1e3)),
-        ]))
+        let all = [("process_ms", process_ms), ("node_ms", node_ms), ("cpu_ms", cpu_ms)];
+        let medians = all.into_iter().filter_map(|(name, values)| Some((name, median_of(values)?)));
+        Ok(medians.map(|(name, value)| (name.to_owned(), value)).collect())
     }
 }
