@@ -119,6 +119,12 @@ impl Share {
         if half_free { self.grow(START_WINDOW_BYTES) } else { self.bytes() }
     }
 
+    /// Whether little of the pool is left, so that those who have much should do with less.
+    pub(crate) fn is_scarce(&self) -> bool {
+        let state = self.account.budget.lock();
+        state.half - state.pool < state.half / 8
+    }
+
     /// Gives back what exceeds `wanted` bytes, down to the floor.
     pub fn shrink(&mut self, wanted: u64) {
         let keep = wanted.saturating_sub(self.floor).min(self.growth);

@@ -59,6 +59,8 @@ pub(crate) struct ReadEnd {
     is_starved: bool,
     /// When the current measurement of the reader's pace began, and what was consumed then.
     epoch: Option<(Instant, u64)>,
+    /// What the reader consumed in a round trip when that was last measured.
+    pace: Option<u64>,
     /// What Consumed was last told.
     told_consumed: u64,
     /// The content matched its checksum.
@@ -81,6 +83,7 @@ impl ReadEnd {
             stream: None,
             is_starved: false,
             epoch: None,
+            pace: None,
             told_consumed: 0,
             verified: false,
             eof_taken: false,
@@ -151,10 +154,23 @@ impl ReadEnd {
         self.cover(facts);
         self.tune(facts, now, rtt);
         let kinds = self.raise_limit(facts);
+        self.let_go(facts);
         if kinds.has(Kinds::CONSUMED) {
             self.told_consumed = facts.consumed;
         }
         kinds
+    }
+
+    /// Gives back memory that a window that was made smaller no longer needs, once that is much: what
+    /// was granted stays granted.
+    fn let_go(&mut self, facts: &Facts) {
+        let granted = facts.effective_limit().unwrap_or(0).saturating_sub(facts.consumed);
+        let needed = granted.max(self.window).max(self.received - facts.consumed);
+        if let Some(share) = &mut self.share
+            && needed < share.bytes() - share.bytes() / 8
+        {
+            share.shrink(needed);
+        }
     }
 
     /// Takes in credit that the writer's node gave back.
@@ -272,7 +288,8 @@ impl ReadEnd {
     }
 
     /// Doubles the window when the reader used half of it within a round trip, or took in all that
-    /// a writer at its Limit had sent: then the window is what holds the writer back.
+    /// a writer at its Limit had sent: then the window is what holds the writer back. Makes it smaller
+    /// where memory is scarce, the faster the larger it is, so that pipes that began later get theirs.
     fn tune(&mut self, facts: &Facts, now: Instant, rtt: Duration) {
         let limit = facts.effective_limit().unwrap_or(self.initial_limit);
         let drained =
@@ -281,10 +298,18 @@ impl ReadEnd {
         let elapsed = now.saturating_duration_since(since);
         let pace = (facts.consumed - from) as u128 * rtt.as_nanos();
         let fast = elapsed >= rtt && pace >= u128::from(self.window / 2) * elapsed.as_nanos();
+        // On a short path a window is drained as often as it is filled, however large it is.
+        let is_ample = self.window >= AMPLE_BYTES
+            && self.pace.is_some_and(|pace| self.window / AMPLE_PACES >= pace);
         if elapsed >= rtt {
             self.epoch = Some((now, facts.consumed));
+            let pace = pace / elapsed.as_nanos().max(1);
+            self.pace = Some(u64::try_from(pace).unwrap_or(u64::MAX));
+            if self.share.as_ref().is_some_and(Share::is_scarce) {
+                self.window = (self.window - self.window / 8).max(FLOOR_BYTES);
+            }
         }
-        if (drained || fast) && facts.end.is_none() {
+        if (drained && !is_ample || fast) && facts.end.is_none() {
             self.grow(self.window.saturating_mul(2));
         }
     }
@@ -321,6 +346,11 @@ impl ReadEnd {
         kinds
     }
 }
+
+/// A window of so many bytes, and of so many times what the reader takes in a round trip, is not made
+/// larger only because it was drained. More than twice: what was lost comes a round trip later, or two.
+const AMPLE_BYTES: u64 = 1024 * 1024;
+const AMPLE_PACES: u64 = 8;
 
 /// Whether the node at this end of a pipe may state `facts`, given who opened it.
 pub(crate) fn check_teller(

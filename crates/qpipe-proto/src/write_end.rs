@@ -108,6 +108,8 @@ impl WriteEnd {
         if needed > self.share.bytes() {
             // Doubling keeps calls of the shared budget rare.
             self.share.grow(needed.max(2 * self.share.bytes()));
+        } else if needed < self.share.bytes() / 2 && self.share.is_scarce() {
+            self.share.shrink(needed);
         }
         credit.min(self.share.bytes().saturating_sub(held))
     }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use qpipe_proto::contact::{ContactAction, GiveUp, REPLACE_AFTER};
 use tokio::task::JoinHandle;
 
+use super::inquiry::{ASK_EVERY, Inquiry};
 use super::pulse::{Pulse, kick, pulse};
 use super::{Link, Notice, State, codes};
 use crate::clock;
-use crate::node::probe_error;
 use crate::session::SessionEnd;
 
 /// How often a connection is looked at on which something is in flight, or was a moment ago.
@@ -38,13 +38,6 @@ const SILENCE: Duration = Duration::from_millis(300);
 const FLOW_FRAMES: u64 = 4;
 const FLOW_PAUSE: Duration = Duration::from_millis(75);
 
-/// How often the host of a silent peer is asked whether its process is there: often at first, since
-/// hosts answer about once a second, whatever they are sent, and kicks use that up. Both together
-/// stay within ten packets a second.
-const PROCESS_PROBE_EVERY: Duration = Duration::from_millis(300);
-const PROCESS_PROBE_FOR: Duration = Duration::from_secs(20);
-const PROCESS_PROBE_LATER: Duration = Duration::from_secs(1);
-
 /// What the keeper saw of the adopted connection when it last looked.
 struct Look {
     epoch: u64,
@@ -58,6 +51,8 @@ struct Look {
     /// does not end that, only one that leaves nothing in flight.
     is_owed: bool,
     kicked_at: Instant,
+    /// How often it may be: a silent peer's host is asked as often.
+    kick_every: Duration,
     /// Much has arrived, and nobody has asked yet whether more would.
     is_flowing: bool,
 }
@@ -66,9 +61,12 @@ struct Look {
 pub(super) async fn keep(link: Arc<Link>) {
     let mut look = Look::new(clock::now());
     let mut dial: Option<JoinHandle<()>> = None;
-    let mut probe: Option<JoinHandle<()>> = None;
+    let mut inquiry: Option<Inquiry> = None;
     loop {
         let now = clock::now();
+        // Before the connection sends something: the host answers one of the two.
+        let is_kick_due = now >= look.kicked_at + look.kick_every;
+        let ask_at = inquiry.as_mut().map(|inquiry| inquiry.ask(now, is_kick_due));
         let Some(round) = round(&link, &mut look, now) else { break };
         for action in round.actions {
             act(&link, action, &mut dial);
@@ -76,20 +74,19 @@ pub(super) async fn keep(link: Arc<Link>) {
         if let Some(running) = dial.take_if(|_| !round.is_dialling) {
             running.abort();
         }
-        match (round.silent_at, &probe) {
-            (Some(address), None) => {
-                probe = Some(link.runtime.spawn(ask_for_process(link.clone(), address)));
+        look.kick_every = if round.silent_at.is_some() { ASK_EVERY } else { KICK_EVERY };
+        match round.silent_at {
+            None => inquiry = None,
+            Some(address) if inquiry.is_none() => {
+                inquiry = Inquiry::new(&link, address, now).ok();
             }
-            (None, Some(asking)) => {
-                asking.abort();
-                probe = None;
-            }
-            _ => {}
+            Some(_) => {}
         }
         let changed = link.keep.notified();
-        let _ = tokio::time::timeout_at(round.next.into(), changed).await;
+        let next = ask_at.map_or(round.next, |at| at.min(round.next));
+        let _ = tokio::time::timeout_at(next.into(), changed).await;
     }
-    dial.into_iter().chain(probe).for_each(|task| task.abort());
+    dial.into_iter().for_each(|task| task.abort());
 }
 
 /// What one look comes to.
@@ -148,24 +145,6 @@ fn act(link: &Arc<Link>, action: ContactAction, dial: &mut Option<JoinHandle<()>
     }
 }
 
-/// Asks the host of a silent peer, until it is stopped, whether its process is there.
-async fn ask_for_process(link: Arc<Link>, address: SocketAddr) {
-    let began = clock::now();
-    loop {
-        let now = clock::now();
-        let is_early = now < began + PROCESS_PROBE_FOR;
-        let next = now + if is_early { PROCESS_PROBE_EVERY } else { PROCESS_PROBE_LATER };
-        let asked = tokio::time::timeout_at(next.into(), probe_error(address)).await;
-        if let Ok(Some(error)) = asked
-            && error.kind() == std::io::ErrorKind::ConnectionRefused
-        {
-            link.lock().contact.refused(clock::now());
-            link.keep.notify_one();
-        }
-        tokio::time::sleep_until(next.into()).await;
-    }
-}
-
 impl Look {
     fn new(now: Instant) -> Look {
         Look {
@@ -177,6 +156,7 @@ impl Look {
             asked_at: now,
             is_owed: false,
             kicked_at: now,
+            kick_every: KICK_EVERY,
             is_flowing: false,
         }
     }
@@ -186,7 +166,7 @@ impl Look {
         let wire = state.wire.clone()?;
         let conn = &wire.conn;
         if self.epoch != wire.epoch {
-            *self = Look { epoch: wire.epoch, ..Look::new(now) };
+            *self = Look { epoch: wire.epoch, kick_every: self.kick_every, ..Look::new(now) };
         }
         let remote = conn.remote_address();
         let is_old_news = std::mem::take(&mut state.has_moved);
@@ -230,7 +210,7 @@ impl Look {
 
     /// Nothing was acknowledged for a while of what asks for it.
     fn urge(&mut self, state: &State, conn: &quinn::Connection, now: Instant) {
-        if now < self.kicked_at + KICK_EVERY {
+        if now < self.kicked_at + self.kick_every {
             return;
         }
         let is_waiting = self.is_owed || state.session.is_waiting();

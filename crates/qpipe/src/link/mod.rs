@@ -12,6 +12,7 @@ pub(crate) mod codes;
 mod control;
 mod greet;
 mod incoming;
+mod inquiry;
 mod keep;
 mod outgoing;
 mod precedence;

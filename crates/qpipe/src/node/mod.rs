@@ -36,7 +36,7 @@ use crate::tls::TlsError;
 
 use self::core::Core;
 use self::places::Places;
-pub(crate) use dial::probe_error;
+pub(crate) use dial::Probe;
 pub use dial::{DialError, Peer};
 pub use interfaces::interface_addresses;
 pub use notice::{Notice, NoticeKind};

@@ -24,4 +24,4 @@ mod place;
 mod quiet;
 mod restarts;
 
-pub(crate) use network::{is_simulated, probe_error};
+pub(crate) use network::{SimulatedProbe, is_simulated};

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use super::dice::Dice;
@@ -122,20 +123,35 @@ pub(crate) fn is_simulated(address: SocketAddr) -> bool {
     }
 }
 
-/// What a datagram to `address` leads to: an error if the host is there and its port is closed.
-pub(crate) async fn probe_error(address: SocketAddr) -> Option<io::Error> {
-    let net = NET.with(|net| net.borrow().clone());
-    if let Some(net) = net {
-        let round_trip =
-            net.lock().paths.get(&address).map(|way| (2 * way.path.delay, way.path.is_down));
-        if let Some((round_trip, is_down)) = round_trip {
+/// Hears what datagrams to an address lead to: an error if the host is there and its port is closed.
+pub(crate) struct SimulatedProbe {
+    address: SocketAddr,
+    asked: Notify,
+}
+
+impl SimulatedProbe {
+    pub(crate) fn new(address: SocketAddr) -> SimulatedProbe {
+        SimulatedProbe { address, asked: Notify::new() }
+    }
+
+    pub(crate) fn ask(&self) {
+        self.asked.notify_one();
+    }
+
+    pub(crate) async fn answer(&self) -> io::Error {
+        loop {
+            self.asked.notified().await;
+            let Some(net) = NET.with(|net| net.borrow().clone()) else { continue };
+            let round_trip = net.lock().paths.get(&self.address).map(|way| 2 * way.path.delay);
+            let Some(round_trip) = round_trip else { continue };
             tokio::time::sleep(round_trip).await;
-            if !is_down && !net.lock().queues.contains_key(&address) {
-                return Some(io::ErrorKind::ConnectionRefused.into());
+            let wires = net.lock();
+            let is_down = wires.paths.get(&self.address).is_none_or(|way| way.path.is_down);
+            if !is_down && !wires.queues.contains_key(&self.address) {
+                return io::ErrorKind::ConnectionRefused.into();
             }
         }
     }
-    std::future::pending().await
 }
 
 impl Net {

@@ -24,7 +24,7 @@ use race::Race;
 use resolve::resolve;
 
 pub(super) use again::{greet, redial};
-pub(crate) use probe::probe_error;
+pub(crate) use probe::Probe;
 
 /// How long a dial may take, unless the last known round trip asks for more.
 pub(super) const DIAL_DEADLINE: Duration = Duration::from_secs(10);
