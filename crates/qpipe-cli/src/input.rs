@@ -21,7 +21,7 @@ use rustix::{
 };
 use tokio::sync::mpsc;
 
-use crate::startup;
+use crate::{kernel_pipe::Traffic, startup};
 
 /// The largest read. A chunk of a quarter of a mebibyte costs no more per byte than larger ones.
 pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
@@ -109,10 +109,14 @@ impl Input {
 
 fn read_all(chunks: &mpsc::Sender<io::Result<Bytes>>, stopped: &PipeReader) {
     let mut buffer = Vec::with_capacity(READ_BYTES_FIRST);
+    let mut traffic = Traffic::default();
     loop {
         let chunk = match read_some(&mut buffer, stopped) {
             Ok(0) => return,
-            Ok(_) => Ok(take(&mut buffer)),
+            Ok(bytes) => {
+                traffic.note(stdin(), bytes);
+                Ok(take(&mut buffer))
+            }
             Err(error) => Err(error),
         };
         let failed = chunk.is_err();

@@ -9,6 +9,7 @@ mod ending;
 mod exit;
 mod host;
 mod input;
+mod kernel_pipe;
 mod log;
 mod output;
 mod pipes;

@@ -6,12 +6,13 @@
 //! never made non-blocking.
 
 use std::{
-    io::{self, IsTerminal, PipeReader, PipeWriter, Read, Write, pipe},
+    collections::VecDeque,
+    io::{self, IoSlice, IsTerminal, PipeReader, PipeWriter, Read, Write, pipe},
     thread,
 };
 
 use anyhow::bail;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{Mode, OFlags, open},
@@ -20,7 +21,7 @@ use rustix::{
 };
 use tokio::sync::mpsc;
 
-use crate::startup;
+use crate::{kernel_pipe::Traffic, startup};
 
 /// Chunks that wait to be written: enough that the thread always has the next one, few enough that
 /// a slow reader is noticed. Also the bound on `wake`, whose pipe must never fill.
@@ -147,22 +148,33 @@ fn write_all_of(
     mut woken: PipeReader,
     events: &mpsc::UnboundedSender<Event>,
 ) -> io::Result<()> {
-    while wait_for_chunk(&mut woken)? {
-        if let Some(chunk) = waiting.blocking_recv() {
-            write_whole(&chunk)?;
-            // Nobody listens any more: the process is about to end.
-            let _ = events.send(Event::Written(chunk.len() as u64));
+    let mut batch = Batch::default();
+    let mut traffic = Traffic::default();
+    loop {
+        let chunks = wait_for_chunks(&mut woken)?;
+        if chunks == 0 {
+            break;
+        }
+        batch.chunks.extend((0..chunks).map_while(|_| waiting.blocking_recv()));
+        while !batch.chunks.is_empty() {
+            let written = batch.write()?;
+            traffic.note(stdout(), written);
+            let whole = batch.take_off(written);
+            if whole > 0 {
+                // Nobody listens any more: the process is about to end.
+                let _ = events.send(Event::Written(whole));
+            }
         }
     }
     // The end of the wake pipe also comes when the process gives up: only a close is one.
     if waiting.is_closed() { Ok(()) } else { close_stdout() }
 }
 
-/// False when no more will come.
+/// How many chunks have come; 0 when no more will come.
 ///
 /// # Errors
 /// [`io::ErrorKind::BrokenPipe`] as soon as nobody reads standard output any more.
-fn wait_for_chunk(woken: &mut PipeReader) -> io::Result<bool> {
+fn wait_for_chunks(woken: &mut PipeReader) -> io::Result<usize> {
     loop {
         let watched = stdout();
         let mut waits = [
@@ -176,23 +188,50 @@ fn wait_for_chunk(woken: &mut PipeReader) -> io::Result<bool> {
             Ok(_) if !waits[0].revents().is_empty() => {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            Ok(_) => return Ok(woken.read(&mut [0])? > 0),
+            Ok(_) => return woken.read(&mut [0; CHUNKS_WAITING_MAX]),
         }
     }
 }
 
-fn write_whole(mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(stdout(), bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            // Some other process that shares the descriptor made it non-blocking.
-            Err(Errno::AGAIN) => wait_for_room()?,
-            Err(error) => return Err(error.into()),
+/// Chunks that are written together.
+#[derive(Default)]
+struct Batch {
+    chunks: VecDeque<Bytes>,
+    /// What of the first one was written before.
+    begun: usize,
+}
+
+impl Batch {
+    /// Writes some of it.
+    fn write(&self) -> io::Result<usize> {
+        let slices: Vec<_> = self.chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        loop {
+            match rustix::io::writev(stdout(), &slices) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => return Ok(written),
+                Err(Errno::INTR) => {}
+                // Some other process that shares the descriptor made it non-blocking.
+                Err(Errno::AGAIN) => wait_for_room()?,
+                Err(error) => return Err(error.into()),
+            }
         }
     }
-    Ok(())
+
+    /// Takes off what was written; returns how many bytes the chunks have that are done with it.
+    fn take_off(&mut self, mut written: usize) -> u64 {
+        let mut whole = 0;
+        while let Some(first) = self.chunks.front_mut() {
+            if first.len() > written {
+                first.advance(written);
+                self.begun += written;
+                break;
+            }
+            written -= first.len();
+            whole += std::mem::take(&mut self.begun) + first.len();
+            self.chunks.pop_front();
+        }
+        whole as u64
+    }
 }
 
 fn wait_for_room() -> io::Result<()> {
@@ -207,4 +246,21 @@ fn wait_for_room() -> io::Result<()> {
 pub(crate) fn close_stdout() -> io::Result<()> {
     let null = open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     Ok(dup2_stdout(null)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_counts_as_written_when_all_of_it_is() {
+        let chunks = [&b"abc"[..], b"de", b"fghi"].map(Bytes::from_static);
+        let mut batch = Batch { chunks: chunks.into(), begun: 0 };
+
+        assert_eq!(batch.take_off(2), 0);
+        assert_eq!(batch.take_off(4), 5);
+        assert_eq!(batch.chunks, [&b"ghi"[..]]);
+        assert_eq!(batch.take_off(3), 4);
+        assert!(batch.chunks.is_empty());
+    }
 }

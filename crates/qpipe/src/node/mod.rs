@@ -49,8 +49,8 @@ const GREETINGS_AT_ONCE: usize = 16;
 
 /// How long a closing endpoint may take to hand its goodbye to the kernel. Nothing depends on its
 /// arrival: both sides have said Bye, or the session was cut. quinn's own wait is three probe
-/// timeouts, to answer peers whose packets cross it.
-const GOODBYE: Duration = Duration::from_millis(10);
+/// timeouts, to answer peers whose packets cross it, so this time passes at every end.
+const GOODBYE: Duration = Duration::from_millis(2);
 
 /// How a node is set up.
 #[derive(Clone, Debug)]

@@ -26,7 +26,7 @@ pub(super) fn enlarge(socket: &Socket) -> usize {
             .and_then(|()| sockopt::set_socket_send_buffer_size_force(socket, BUFFER_BYTES))
     };
     #[cfg(not(target_os = "linux"))]
-    let forced = Err(());
+    let forced: Result<(), ()> = Err(());
     if forced.is_err() {
         // What it comes to is looked at below.
         let _ = socket.set_recv_buffer_size(BUFFER_BYTES);

@@ -1,6 +1,6 @@
 //! How large a datagram the first link of a route carries.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Where the route is not known: quinn's default, which most paths carry.
 const DATAGRAM_BYTES_DEFAULT: u16 = 1452;
@@ -27,6 +27,8 @@ const BYTES_MAX: u32 = super::batch::CALL_BYTES_MAX as u32;
 /// What the kernel knows of the route: that of a connected socket, which sends nothing.
 #[cfg(target_os = "linux")]
 fn route_mtu(remote: SocketAddr) -> Option<u32> {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
     use rustix::net::sockopt;
 
     let any: IpAddr = match remote {
@@ -48,6 +50,8 @@ fn route_mtu(_: SocketAddr) -> Option<u32> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
