@@ -56,11 +56,14 @@ const RTT_AGE_MAX: Duration = Duration::from_secs(10);
 /// And for so many rounds: what an outage delayed is a round or two.
 const RTT_ROUNDS: u64 = 10;
 
+/// Then the smallest of one to two of these counts: both end within the age.
+const RTT_HALF: Duration = Duration::from_secs(4);
+
 /// A round trip within this part of the smallest confirms it.
 const RTT_CONFIRMS: f64 = 1.03;
 
 /// The smallest round trip: of the connection's whole life as long as it is confirmed, else of the
-/// last five to ten seconds.
+/// last four to eight seconds.
 #[derive(Clone, Debug)]
 pub(crate) struct MinRtt {
     value: Option<Duration>,
@@ -93,7 +96,7 @@ impl MinRtt {
         let is_past = |(at, began): (Instant, u64), age, rounds| {
             now.saturating_duration_since(at) > age && round >= began + rounds
         };
-        if is_past(self.half_began, RTT_AGE_MAX / 2, RTT_ROUNDS / 2) {
+        if is_past(self.half_began, RTT_HALF, RTT_ROUNDS / 3) {
             self.halves = [Duration::MAX, self.halves[0]];
             self.half_began = (now, round);
         }

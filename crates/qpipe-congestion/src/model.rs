@@ -59,6 +59,15 @@ const QUEUE_PACKETS: f64 = 2.0;
 /// Delay beyond the empty round trip, as its part, that makes a queue.
 const QUEUED: f64 = 0.25;
 
+/// Packets that quinn sends without telling.
+const BATCH_PACKETS: u64 = 10;
+
+/// How much more than the window the pacer may be told.
+const HASTE_MAX: u64 = 16;
+
+/// What is left of the highest rate from round to round.
+const PEAK_FADES: f64 = 0.995;
+
 /// Rounds with a queue after which the rate is what they brought.
 const QUEUED_ROUNDS: u32 = 3;
 
@@ -73,6 +82,7 @@ const LOSS_CEILING: f64 = 0.35;
 /// of this kind yield as well, and so it never comes to that among them.
 const YIELDS: u32 = 6;
 const SHRINKS: f64 = 0.85;
+const YIELDS_LEAVE: f64 = 0.85;
 
 /// A trial of leaving a contest is due so long after the last, and lasts so many rounds.
 const TRUCE_EVERY: Duration = Duration::from_secs(5);
@@ -108,8 +118,14 @@ pub struct Model {
     mtu: u64,
     window: u64,
     in_flight: u64,
+    /// What the pacer is told of the window while it is not in use, as its multiple.
+    haste: u64,
+    /// The last round was held up by this host, not by its window.
+    is_held_up: bool,
     sampler: Sampler,
     rate: MaxRate,
+    /// The largest rate in a longer time, which fades.
+    peak: f64,
     min_rtt: MinRtt,
     max_rtt: MaxRtt,
     phase: Phase,
@@ -156,6 +172,8 @@ struct Books {
     began: Instant,
     best: f64,
     is_app_limited: bool,
+    /// The most that was in flight.
+    most: u64,
 }
 
 impl Books {
@@ -167,6 +185,7 @@ impl Books {
             began: now,
             best: 0.0,
             is_app_limited: false,
+            most: 0,
         }
     }
 
@@ -182,8 +201,11 @@ impl Model {
             mtu,
             window: INITIAL_PACKETS * mtu,
             in_flight: 0,
+            haste: 1,
+            is_held_up: false,
             sampler: Sampler::new(now),
             rate: MaxRate::default(),
+            peak: 0.0,
             min_rtt: MinRtt::new(now),
             max_rtt: MaxRtt::new(now),
             phase: Phase::Startup,
@@ -214,14 +236,22 @@ impl Model {
     /// The round trip from which there is a queue.
     fn queue_rtt(&self) -> Duration {
         let min = self.min_rtt.get().unwrap_or_default();
-        let packets = 3.0 * QUEUE_PACKETS * self.mtu as f64 / self.rate.get().max(1.0);
-        // The rate may be a small share of the path's.
+        // The rate of the path, of which this sender's may be a small share.
+        let packets = 3.0 * QUEUE_PACKETS * self.mtu as f64 / self.peak.max(1.0);
         let packets = packets.min(min.as_secs_f64() / 2.0);
         min + min.mul_f64(QUEUED).max(HOST_DELAY).max(Duration::from_secs_f64(packets))
     }
 
+    /// Up to this round trip nothing waits anywhere.
+    fn flat_rtt(&self) -> Duration {
+        let min = self.min_rtt.get().unwrap_or_default();
+        min + (min / 20).max(Duration::from_millis(1))
+    }
+
     fn has_queue(&self) -> bool {
-        self.books.min_rtt != Duration::MAX && self.books.min_rtt > self.queue_rtt()
+        !self.is_held_up
+            && self.books.min_rtt != Duration::MAX
+            && self.books.min_rtt > self.queue_rtt()
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -263,9 +293,10 @@ impl Model {
         self.books.acked += sample.acked;
         self.books.min_rtt = self.books.min_rtt.min(sample.rtt);
         self.books.is_app_limited |= sample.is_app_limited;
+        let is_limited = sample.is_app_limited || self.is_held_up;
         let min = self.min_rtt.get().unwrap_or_default();
         // Shorter ones are bursts of acknowledgements.
-        if sample.interval >= min / 2 && (!sample.is_app_limited || sample.rate > self.rate.get()) {
+        if sample.interval >= min / 2 && (!is_limited || sample.rate > self.rate.get()) {
             self.rate.add(self.round, sample.rate);
             self.books.best = self.books.best.max(sample.rate);
         }
@@ -278,10 +309,11 @@ impl Model {
     /// Acknowledgements that come in bursts need a window for what waits between them
     /// (draft-ietf-ccwg-bbr, section 5.5.9).
     fn learn_burst(&mut self, now: Instant, sample: Sample) {
-        let expected = self.rate.get() * now.saturating_duration_since(self.burst.1).as_secs_f64();
+        let took = |since| now.saturating_duration_since(since).as_secs_f64();
+        let mut expected = self.rate.get() * took(self.burst.1);
         if expected >= self.burst.0 as f64 {
             self.burst = (0, now);
-            return self.bursts.add(self.round, 0.0);
+            expected = 0.0;
         }
         self.burst.0 += sample.acked;
         let beyond = (self.burst.0 as f64 - expected).clamp(0.0, self.window as f64);
@@ -289,6 +321,7 @@ impl Model {
     }
 
     fn end_round(&mut self, now: Instant) {
+        self.hasten();
         let loss = self.books.loss();
         let has_queue = self.has_queue();
         let took = now.saturating_duration_since(self.books.began).as_secs_f64().max(1e-6);
@@ -298,6 +331,7 @@ impl Model {
             lost: self.books.lost,
             goodput: self.books.acked as f64 / took,
             has_queue: has_queue || self.phase == Phase::Startup,
+            is_flat: self.books.min_rtt < self.flat_rtt(),
         };
         if !self.books.is_app_limited {
             self.policer.round(now, round, self.mtu);
@@ -308,11 +342,23 @@ impl Model {
         }
         self.follow_down(has_queue);
         self.rate.expire(self.round);
+        self.peak = self.rate.get().max(self.peak * PEAK_FADES);
         self.step(now, has_queue, is_congested);
         self.round += 1;
-        self.round_ends = self.sampler.delivered() + self.in_flight.min(self.mtu);
         self.round_ends = self.sampler.delivered();
         self.books = Books::new(now);
+    }
+
+    /// A busy host sends less than its window, since quinn's pacer forgets what it did not send within
+    /// two milliseconds: then the pacer has to be told more.
+    fn hasten(&mut self) {
+        let is_used = 4 * self.books.most >= 3 * self.window;
+        self.is_held_up = !is_used && !self.books.is_app_limited;
+        if self.is_held_up {
+            self.haste = (2 * self.haste).min(HASTE_MAX);
+        } else if is_used {
+            self.haste = (self.haste / 2).max(1);
+        }
     }
 
     /// Loss with delay: the path holds less than the window.
@@ -334,8 +380,7 @@ impl Model {
             return;
         }
         if self.standing > 0 {
-            // What comes through while others keep the queue is what is left to this sender: who
-            // followed that would have nothing in the end.
+            // What comes through beside a queue of others is what they leave: `judge` decides.
             return self.rate.hold(self.round);
         }
         self.queued.0 += 1;
@@ -356,7 +401,7 @@ impl Model {
                 if grew {
                     self.full = self.rate.get();
                     self.plateau = 0;
-                } else if !self.books.is_app_limited {
+                } else if !self.books.is_app_limited && !self.is_held_up {
                     self.plateau += 1;
                 }
                 let is_full = self.plateau >= PLATEAU_ROUNDS || !grew && has_queue;
@@ -410,6 +455,8 @@ impl Model {
         if self.standing == 0 {
             self.share = self.share.max(self.rate.get());
         }
+        let rate = self.rate.get() * YIELDS_LEAVE;
+        self.rate.replace(self.round, rate);
         if self.standing == 0 || delay > self.standing_delay.mul_f64(SHRINKS) {
             self.standing += 1;
         }
@@ -466,7 +513,7 @@ impl Model {
         let host = rate * HOST_DELAY.as_secs_f64();
         let gain = self.gain();
         let bytes = if gain > 1.0 {
-            let burst = self.bursts.get().min(bdp / 2.0);
+            let burst = self.bursts.get().min(bdp);
             let slack = host.max(burst).max(QUEUE_PACKETS * self.mtu as f64);
             (bdp * gain).max(bdp + slack)
         } else {
@@ -487,14 +534,13 @@ impl Model {
             return;
         }
         let mut window = self.ceiling.map_or(modelled, |ceiling| modelled.min(ceiling));
-        if let Some(contest) = &mut self.contest {
-            if self.truce.is_none() {
-                let is_used = self.in_flight + sample.acked >= contest.window() * 4 / 5;
-                if is_used {
-                    contest.grow(now, sample.rtt, sample.acked, self.mtu);
-                }
-                window = window.max(contest.window());
+        if let Some(contest) = &mut self.contest
+            && self.truce.is_none()
+        {
+            if self.in_flight + sample.acked >= contest.window() * 4 / 5 {
+                contest.grow(now, sample.rtt, sample.acked, self.mtu);
             }
+            window = window.max(contest.window());
         }
         self.window = window.max(least);
         if self.phase == Phase::Down && self.drained.is_none() && self.in_flight <= self.window {
@@ -522,12 +568,12 @@ impl Controller for Model {
         if 2 * self.in_flight > self.window {
             self.used_at = now;
         } else if self.in_flight == 0 && now.saturating_duration_since(self.used_at) > STALE {
-            let window = self.window / 2;
-            self.restart(now, window.min(self.window));
+            self.restart(now, self.window / 2);
             self.used_at = now;
         }
         self.sampler.on_sent(now, self.in_flight);
         self.in_flight += bytes;
+        self.books.most = self.books.most.max(self.in_flight);
     }
 
     fn on_ack(
@@ -577,13 +623,19 @@ impl Controller for Model {
         self.mtu = u64::from(new_mtu);
     }
 
+    /// The window; a multiple of it while it has room for a batch, which only the pacer minds.
     fn window(&self) -> u64 {
-        self.window.max(PACKETS_MIN * self.mtu)
+        let window = self.window.max(PACKETS_MIN * self.mtu);
+        if self.in_flight + BATCH_PACKETS * self.mtu < window {
+            window * self.haste
+        } else {
+            window
+        }
     }
 
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = ControllerMetrics::default();
-        metrics.congestion_window = self.window();
+        metrics.congestion_window = self.window;
         metrics.pacing_rate = Some((self.rate.get() * 8.0) as u64);
         metrics
     }

@@ -26,6 +26,9 @@ const TRIAL_SKIP_ROUNDS: u64 = 2;
 /// With less than this part of the loss before, the trial has found a policer.
 const TRIAL_PASSES: f64 = 0.3;
 
+/// The part of the rounds that has to be without any queue behind a policer.
+const FLAT: f64 = 0.5;
+
 /// What is sent of the rate during a trial, and of the policed rate after it.
 const TRIAL_GAIN: f64 = 0.85;
 const POLICED_GAIN: f64 = 0.97;
@@ -45,6 +48,8 @@ pub(crate) struct Policer {
     proven: f64,
     /// Bytes in a second that come through, smoothed over rounds.
     goodput: f64,
+    /// How many of the rounds had no queue at all, smoothed.
+    flat: f64,
     trial: Option<Trial>,
     tried_round: u64,
     /// The rate that it lets through, and since when.
@@ -67,6 +72,7 @@ struct Trial {
     lost: u64,
     loss_before: f64,
     goodput_before: f64,
+    flat_before: f64,
 }
 
 /// One round trip's books.
@@ -79,6 +85,8 @@ pub(crate) struct Round {
     pub(crate) goodput: f64,
     /// There was a standing queue: its losses are congestion.
     pub(crate) has_queue: bool,
+    /// Nothing waited at all: what was sent is not more than the link carries.
+    pub(crate) is_flat: bool,
 }
 
 impl Policer {
@@ -88,6 +96,7 @@ impl Policer {
             lossy: 0,
             proven: 0.0,
             goodput: 0.0,
+            flat: 0.0,
             trial: None,
             tried_round: 0,
             limit: None,
@@ -121,6 +130,12 @@ impl Policer {
             self.go_on(now, round, mtu);
             return;
         }
+        let flat = if round.is_flat { 1.0 } else { 0.0 };
+        self.flat += (flat - self.flat) / 8.0;
+        if self.flat < FLAT {
+            // There is a queue behind it all, which a policer does not let come about.
+            self.limit = None;
+        }
         if round.has_queue || loss > OUTAGE {
             return;
         }
@@ -146,6 +161,7 @@ impl Policer {
                 began: round.number,
                 loss_before: self.loss,
                 goodput_before: self.goodput,
+                flat_before: self.flat,
                 ..Trial::default()
             });
         }
@@ -165,7 +181,8 @@ impl Policer {
             return;
         }
         let loss = trial.lost as f64 / sent.max(1) as f64;
-        if likely >= TRIAL_LOSSES && loss < trial.loss_before * TRIAL_PASSES {
+        let has_passed = likely >= TRIAL_LOSSES && loss < trial.loss_before * TRIAL_PASSES;
+        if has_passed && trial.flat_before > FLAT {
             self.limit = Some(Limit { rate: trial.goodput_before, since: now, raise: RAISE });
             self.loss = 0.0;
         } else {

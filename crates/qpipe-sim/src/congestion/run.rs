@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 use super::host::Host;
 use super::report::LOOK;
@@ -100,11 +101,13 @@ impl World<'_> {
     }
 
     fn next_timer(&mut self) -> Option<(Time, usize, usize)> {
+        let (stalls, now) = (self.scene.stalls, self.now);
+        let awake = |host, at| awake(stalls, host, at);
         let mut next: Option<(Time, usize, usize)> = None;
         for (host, one) in self.hosts.iter_mut().enumerate() {
             for (id, end) in &mut one.ends {
                 if let Some(at) = end.quic.poll_timeout() {
-                    let at = clock::time(at);
+                    let at = awake(host, clock::time(at).max(now));
                     if next.is_none_or(|next| at < next.0) {
                         next = Some((at, host, *id));
                     }
@@ -194,6 +197,7 @@ impl World<'_> {
                 continue;
             }
             for (at, packet) in self.network.send(self.now, host, to, bytes).unwrap_or_default() {
+                let at = awake(self.scene.stalls, 1 - host, at);
                 self.push(at, Due::Arrives(packet));
             }
         }
@@ -217,4 +221,13 @@ impl World<'_> {
         self.tokens = (if passes { tokens - bytes as f64 } else { tokens }, self.now);
         passes
     }
+}
+
+/// When a host that wants to act at `at` can.
+fn awake(stalls: Option<(Duration, Duration)>, host: usize, at: Time) -> Time {
+    let Some((part, every)) = stalls else { return at };
+    // The two hosts do not keep step.
+    let shift = every * host as u32 / 3;
+    let phase = Duration::from_nanos(((at + shift).as_nanos() % every.as_nanos()) as u64);
+    if phase < part { at + (part - phase) } else { at }
 }

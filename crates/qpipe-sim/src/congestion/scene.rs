@@ -30,6 +30,8 @@ pub struct Scene {
     pub changes: Vec<(Time, Change)>,
     /// A token bucket before the link: bits in a second, bytes.
     pub policer: Option<(u64, u64)>,
+    /// Both hosts are busy with something else for the first part of every so long.
+    pub stalls: Option<(Duration, Duration)>,
     /// What is reported is measured from here to there.
     pub measured: (Time, Time),
 }
@@ -81,6 +83,7 @@ impl Scene {
             flows: Vec::new(),
             changes: Vec::new(),
             policer: None,
+            stalls: None,
             measured: (Duration::from_secs(5.min(seconds / 2)), Duration::from_secs(seconds)),
         };
         scene.queue = scene.bdp_packets(1.0);

@@ -175,6 +175,8 @@ fn events() -> String {
         let policed = Scene { policer: Some((30 * MBIT, depth)), ..base() };
         show(&format!("policer, {} kB", depth / 1000), &policed, &[(1, 5, 30), (5, 20, 30)]);
     }
+    let stalled = Scene { stalls: Some((millis(15), millis(20))), ..base() };
+    show("hosts that work 5 of 20 ms", &stalled, &[(5, 20, 100)]);
     let mut bursts = base();
     bursts.flows[0].demand = Demand::Bursts(2_000_000, seconds(1));
     show("2 MB a second", &bursts, &[(2, 20, 16)]);
