@@ -53,7 +53,7 @@ fn a_receiver_that_is_killed_on_a_host_that_answers_fails_the_writer_in_seconds(
     let killed = Instant::now();
     transfer.receiver.signal(Signal::KILL);
 
-    let limit = Duration::from_secs(20);
+    let limit = Duration::from_secs(30);
     wait(limit, "the end of the writer", || transfer.sender.has_ended().then_some(()));
     figure("the writer knows that its reader's process is gone", killed.elapsed());
     let sent = transfer.sender.end();
@@ -73,7 +73,7 @@ fn a_sender_that_is_killed_on_a_host_that_answers_fails_the_reader_in_seconds() 
     let killed = Instant::now();
     transfer.sender.signal(Signal::KILL);
 
-    let limit = Duration::from_secs(20);
+    let limit = Duration::from_secs(30);
     wait(limit, "the end of the reader", || transfer.receiver.has_ended().then_some(()));
     figure("the reader knows that its writer's process is gone", killed.elapsed());
     let received = transfer.receiver.end().expect(1);

@@ -53,7 +53,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(4);
 
 /// So many refusals, over so long, by a host that says that nothing listens there (ICMP port
 /// unreachable) mean that the peer's process is gone. A node that restarts is back sooner.
-const REFUSALS: u32 = 3;
+const REFUSALS: u32 = 2;
 const REFUSED_FOR: Duration = Duration::from_secs(3);
 
 /// What the owner of a session is to do.

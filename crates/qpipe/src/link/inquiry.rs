@@ -11,13 +11,14 @@ use super::Link;
 use crate::clock;
 use crate::node::Probe;
 
-/// How often it is asked, and how often something is sent on the connection meanwhile, right after. A
-/// host answers about once a second (icmp_ratelimit of Linux), to the first datagram that comes when
-/// it may, and answers to QUIC's datagrams are not heard. Both together are ten datagrams a second.
-pub(super) const ASK_EVERY: Duration = Duration::from_millis(200);
+/// How often it is asked: right before every other datagram of those that go out on the connection of
+/// a silent peer. A host answers about once a second (icmp_ratelimit of Linux), to the first datagram
+/// that comes when it may, and answers to QUIC's are not heard: like this it is as often the one as the
+/// other. Both together are ten datagrams a second.
+const ASK_EVERY: Duration = Duration::from_millis(300);
 
-/// To come before what is sent on the connection, it may be asked sooner.
-const ASK_EARLY: Duration = Duration::from_millis(100);
+/// To come before what goes out on the connection, it may be asked so much sooner.
+const ASK_EARLY: Duration = Duration::from_millis(50);
 
 /// That goes on for so long, and then at the second pace: the host may be gone for days.
 const ASK_OFTEN_FOR: Duration = Duration::from_secs(20);
@@ -47,10 +48,9 @@ impl Inquiry {
     /// about to send something.
     pub(super) fn ask(&mut self, now: Instant, is_kick_due: bool) -> Instant {
         let is_early = now < self.began + ASK_OFTEN_FOR;
-        let every = if is_early { 2 * ASK_EVERY } else { ASK_LATER_EVERY };
+        let every = if is_early { ASK_EVERY } else { ASK_LATER_EVERY };
         let due = self.asked_at.map_or(now, |at| at + every);
-        let may_be_early = self.asked_at.is_some_and(|at| now >= at + ASK_EARLY);
-        if now < due && !(is_early && is_kick_due && may_be_early) {
+        if now < due && !(is_kick_due && now + ASK_EARLY >= due) {
             return due;
         }
         self.asked_at = Some(now);

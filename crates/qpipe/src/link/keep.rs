@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use qpipe_proto::contact::{ContactAction, GiveUp, REPLACE_AFTER};
 use tokio::task::JoinHandle;
 
-use super::inquiry::{ASK_EVERY, Inquiry};
+use super::inquiry::Inquiry;
 use super::pulse::{Pulse, kick, pulse};
 use super::{Link, Notice, State, codes};
 use crate::clock;
@@ -51,8 +51,6 @@ struct Look {
     /// does not end that, only one that leaves nothing in flight.
     is_owed: bool,
     kicked_at: Instant,
-    /// How often it may be: a silent peer's host is asked as often.
-    kick_every: Duration,
     /// Much has arrived, and nobody has asked yet whether more would.
     is_flowing: bool,
 }
@@ -65,7 +63,7 @@ pub(super) async fn keep(link: Arc<Link>) {
     loop {
         let now = clock::now();
         // Before the connection sends something: the host answers one of the two.
-        let is_kick_due = now >= look.kicked_at + look.kick_every;
+        let is_kick_due = now >= look.kicked_at + KICK_EVERY;
         let ask_at = inquiry.as_mut().map(|inquiry| inquiry.ask(now, is_kick_due));
         let Some(round) = round(&link, &mut look, now) else { break };
         for action in round.actions {
@@ -74,7 +72,6 @@ pub(super) async fn keep(link: Arc<Link>) {
         if let Some(running) = dial.take_if(|_| !round.is_dialling) {
             running.abort();
         }
-        look.kick_every = if round.silent_at.is_some() { ASK_EVERY } else { KICK_EVERY };
         match round.silent_at {
             None => inquiry = None,
             Some(address) if inquiry.is_none() => {
@@ -156,7 +153,6 @@ impl Look {
             asked_at: now,
             is_owed: false,
             kicked_at: now,
-            kick_every: KICK_EVERY,
             is_flowing: false,
         }
     }
@@ -166,7 +162,7 @@ impl Look {
         let wire = state.wire.clone()?;
         let conn = &wire.conn;
         if self.epoch != wire.epoch {
-            *self = Look { epoch: wire.epoch, kick_every: self.kick_every, ..Look::new(now) };
+            *self = Look { epoch: wire.epoch, ..Look::new(now) };
         }
         let remote = conn.remote_address();
         let is_old_news = std::mem::take(&mut state.has_moved);
@@ -205,12 +201,14 @@ impl Look {
             self.kick(conn, PROBE_BYTES, now);
         }
         let is_busy = is_unanswered || self.is_flowing;
-        Some(now + if is_busy { BUSY_LOOK } else { IDLE_LOOK })
+        let kick_at = Some(self.kicked_at + KICK_EVERY).filter(|at| is_busy && *at > now);
+        let look_at = now + if is_busy { BUSY_LOOK } else { IDLE_LOOK };
+        Some(kick_at.map_or(look_at, |at| at.min(look_at)))
     }
 
     /// Nothing was acknowledged for a while of what asks for it.
     fn urge(&mut self, state: &State, conn: &quinn::Connection, now: Instant) {
-        if now < self.kicked_at + self.kick_every {
+        if now < self.kicked_at + KICK_EVERY {
             return;
         }
         let is_waiting = self.is_owed || state.session.is_waiting();

@@ -174,7 +174,7 @@ impl Link {
     }
 
     /// Whether there is a connection, and something was heard on it a moment ago.
-    fn is_heard(&self) -> bool {
+    pub(crate) fn is_heard(&self) -> bool {
         let state = self.lock();
         let heard = state.contact.last_heard() + self.patience.heartbeat;
         state.wire.is_some() && clock::now() < heard
@@ -263,7 +263,7 @@ impl Link {
             state.wires.clone()
         };
         for wire in &wires {
-            wire.conn.close(code, words.as_bytes());
+            pulse::close(&wire.conn, code, words.as_bytes());
         }
         if self.lock().wire.is_none() {
             self.finish();

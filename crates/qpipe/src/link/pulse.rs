@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use qpipe_congestion::ModelFactory;
-use quinn::Connection;
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
+use quinn::{Connection, VarInt};
 use quinn_proto::RttEstimator;
 
 /// What a controller tells, and is told.
@@ -92,6 +92,15 @@ pub(super) fn kick(conn: &Connection, padding: usize) {
     let size = padding.min(conn.max_datagram_size().unwrap_or(0));
     // An error would say that the connection is over.
     let _ = conn.send_datagram(vec![0; size].into());
+}
+
+/// Closes a connection, and sees to it that the peer is told: quinn holds that back behind congestion
+/// control as long as stream data waits, and behind its pacer, which knows no limit beyond 32 bits.
+pub(super) fn close(conn: &Connection, code: VarInt, reason: &[u8]) {
+    if let Some(shared) = shared(conn) {
+        shared.floor.store(u64::MAX / 2, Ordering::Relaxed);
+    }
+    conn.close(code, reason);
 }
 
 fn shared(conn: &Connection) -> Option<Arc<Shared>> {

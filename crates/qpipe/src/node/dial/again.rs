@@ -18,6 +18,10 @@ use crate::tls::ExpectedHost;
 /// How long another connection for a session is tried before the pause that backs off.
 const REDIAL_DEADLINE: Duration = Duration::from_secs(8);
 
+/// A connection that was heard a moment ago, before this host's network changed, is waited for so long
+/// once another is there: a little longer than the keeper takes to look.
+const GRACE: Duration = Duration::from_millis(60);
+
 /// Addresses that are dialled for one session, at most: some of them are the peer's own words.
 const WAYS_MAX: usize = 8;
 
@@ -53,6 +57,11 @@ pub(in crate::node) async fn redial(core: &Arc<Core>, link: &Arc<Link>) {
             }
         }
     };
+    if link.is_heard() {
+        // What it takes to notice that the older connection goes on: the new one would begin slowly,
+        // with bytes that are on their way on the older.
+        tokio::time::sleep(GRACE).await;
+    }
     let epoch = link.lock().contact.dialled(clock::now());
     let Some(epoch) = epoch else {
         arrived.greeted.conn.close(codes::DONE, b"");
