@@ -59,7 +59,8 @@ impl Probe {
     /// What the network said of an earlier one, or says at once.
     pub(crate) fn ask(&self) -> io::Result<()> {
         match &self.0 {
-            Way::Kernel(socket) => match socket.try_send(&[0]) {
+            // Not by way of tokio, which does not know yet that a fresh socket has room.
+            Way::Kernel(socket) => match socket2::SockRef::from(socket).send(&[0]) {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
                 _ => Ok(()),
             },
