@@ -64,7 +64,10 @@ impl Bench {
             }
             What::Busy { pipes, time } => {
                 let time = time.as_secs();
-                self.inside(peer, &site, "busy", &format!("--pipes {pipes} --time {time}s"))
+                // Memory for windows that are worth their control messages.
+                let memory = if *pipes >= 10_000 { 1024 } else { 256 };
+                let options = format!("--pipes {pipes} --time {time}s --memory {memory}");
+                self.inside(peer, &site, "busy", &options)
             }
             What::Bulk { .. } if matches!(peer, Peer::QuinnInside | Peer::YamuxInside) => {
                 self.inside(peer, &site, "busy", "")
