@@ -91,7 +91,7 @@ const LOSS_CEILING: f64 = 0.35;
 
 /// Drains that find the queue of others, no shorter than the one before, until it is contested. Others
 /// of this kind yield as well, and so it never comes to that among them.
-const YIELDS: u32 = 6;
+const YIELDS: u32 = 9;
 const SHRINKS: f64 = 0.85;
 
 /// What a drain that finds a queue leaves of the rate, at most and at least.
