@@ -89,8 +89,8 @@ const CROWDED: f64 = 0.2;
 const RANDOM_LOSS_MAX: f64 = 0.2;
 const LOSS_CEILING: f64 = 0.35;
 
-/// Drains that find the queue of others, no shorter than the one before, until it is contested. Others
-/// of this kind yield as well, and so it never comes to that among them.
+/// Drains that find the queue of others, no shorter than the one before, until it is contested.
+/// Others of this kind yield as well, so it seldom comes to that among them.
 const YIELDS: u32 = 9;
 const SHRINKS: f64 = 0.85;
 
@@ -155,8 +155,8 @@ pub struct Model {
     plateau: u32,
     /// Rounds of this Cruise.
     cruise: u64,
-    /// A probe has ended since the last Cruise, and the round from which the next is due: draining a
-    /// queue does not put it off, or who yields most would probe least.
+    /// A probe has ended since the last Cruise, and the round from which the next is due: draining
+    /// a queue does not put it off, or who yields most would probe least.
     is_probed: bool,
     up_at: u64,
     /// The phase's drain reached its window in this round.
@@ -410,8 +410,8 @@ impl Model {
         }
     }
 
-    /// A queue that stays: the rate is what comes through, and the queue is drained. All who share it
-    /// see it at about the same time, so the sum of their rates becomes the path's.
+    /// A queue that stays: the rate is what comes through, and the queue is drained. All who share
+    /// it see it at about the same time, so the sum of their rates becomes the path's.
     fn follow_down(&mut self, now: Instant, has_queue: bool) {
         if !has_queue || self.phase == Phase::Startup {
             self.queued = (0, 0.0);
