@@ -102,7 +102,8 @@ impl Contest {
     }
 }
 
-/// The longest round trip of late: how far the queue reaches.
+/// The longest of the rounds' shortest round trips of late: how far the queue reaches. A single one
+/// may be long for a delayed acknowledgement.
 #[derive(Clone, Debug)]
 pub(crate) struct MaxRtt {
     halves: [Duration; 2],

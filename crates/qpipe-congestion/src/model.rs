@@ -40,6 +40,11 @@ const YIELD_GAIN: f64 = 0.95;
 const YIELD_DOWN_GAIN: f64 = 0.75;
 const DIP_GAIN: f64 = 0.5;
 
+/// Packets that Up adds for each second of the round trip, up to a quarter of the product, and at
+/// least: more for a small share than for a large one, so that shares approach each other.
+const UP_RATE: f64 = 200.0;
+const UP_PACKETS: f64 = 2.0;
+
 /// Rounds without 1.25 times the bandwidth before: the pipe is full.
 const PLATEAU_ROUNDS: u32 = 3;
 const GROWS: f64 = 1.25;
@@ -68,21 +73,30 @@ const HASTE_MAX: u64 = 16;
 /// What is left of the highest rate from round to round.
 const PEAK_FADES: f64 = 0.995;
 
+/// And what of it a contest begins with: yielding to others is not to cost the share for good.
+const HELD_FADES: f64 = 0.999;
+
 /// Rounds with a queue after which the rate is what they brought.
-const QUEUED_ROUNDS: u32 = 3;
+const QUEUED_ROUNDS: u32 = 2;
 
 /// Loss in a round that, with a queue, is congestion.
 const LOSS_MIN: f64 = 0.02;
+
+/// Loss of more than a first window that ends a Startup that found no more.
+const CROWDED: f64 = 0.2;
 
 /// Losses that the window makes up for; more than this is congestion whatever the delay.
 const RANDOM_LOSS_MAX: f64 = 0.2;
 const LOSS_CEILING: f64 = 0.35;
 
-/// Drains that find the queue of others, no shorter than the one before, until it is contested. Others
-/// of this kind yield as well, and so it never comes to that among them.
-const YIELDS: u32 = 6;
+/// Drains that find the queue of others, no shorter than the one before, until it is contested.
+/// Others of this kind yield as well, so it seldom comes to that among them.
+const YIELDS: u32 = 9;
 const SHRINKS: f64 = 0.85;
-const YIELDS_LEAVE: f64 = 0.85;
+
+/// What a drain that finds a queue leaves of the rate, at most and at least.
+const YIELDS_LEAVE: f64 = 0.95;
+const YIELDS_MIN: f64 = 0.7;
 
 /// A trial of leaving a contest is due so long after the last, and lasts so many rounds.
 const TRUCE_EVERY: Duration = Duration::from_secs(5);
@@ -126,6 +140,8 @@ pub struct Model {
     rate: MaxRate,
     /// The largest rate in a longer time, which fades.
     peak: f64,
+    /// The same, for longer.
+    held: f64,
     min_rtt: MinRtt,
     max_rtt: MaxRtt,
     phase: Phase,
@@ -139,11 +155,15 @@ pub struct Model {
     plateau: u32,
     /// Rounds of this Cruise.
     cruise: u64,
+    /// A probe has ended since the last Cruise, and the round from which the next is due: draining
+    /// a queue does not put it off, or who yields most would probe least.
+    is_probed: bool,
+    up_at: u64,
     /// The phase's drain reached its window in this round.
     drained: Option<u64>,
     /// Whether this Down is a deep one.
     is_dip: bool,
-    /// Rounds in a row with a queue, and the best rate of them.
+    /// Rounds in a row with a queue, and the most that came through in one of them.
     queued: (u32, f64),
     /// Drains in a row that found a queue of others, and the rate before.
     standing: u32,
@@ -189,6 +209,12 @@ impl Books {
         }
     }
 
+    /// Bytes in a second that came through so far.
+    fn goodput(&self, now: Instant) -> f64 {
+        let took = now.saturating_duration_since(self.began).as_secs_f64();
+        self.acked as f64 / took.max(1e-6)
+    }
+
     fn loss(&self) -> f64 {
         self.lost as f64 / (self.lost + self.acked).max(1) as f64
     }
@@ -206,6 +232,7 @@ impl Model {
             sampler: Sampler::new(now),
             rate: MaxRate::default(),
             peak: 0.0,
+            held: 0.0,
             min_rtt: MinRtt::new(now),
             max_rtt: MaxRtt::new(now),
             phase: Phase::Startup,
@@ -216,6 +243,8 @@ impl Model {
             full: 0.0,
             plateau: 0,
             cruise: CRUISE_ROUNDS,
+            is_probed: true,
+            up_at: 0,
             drained: None,
             is_dip: false,
             queued: (0, 0.0),
@@ -263,9 +292,15 @@ impl Model {
             Phase::Cruise => {
                 // Dice without dice: what was delivered so far differs from flow to flow.
                 let jitter = (self.sampler.delivered() / self.mtu) % 4;
-                self.cruise = if self.standing > 0 { 1 } else { CRUISE_ROUNDS + jitter };
+                if self.is_probed {
+                    self.up_at = self.round + CRUISE_ROUNDS + jitter;
+                }
+                self.is_probed = false;
+                let until = self.up_at.saturating_sub(self.round).max(1);
+                self.cruise = if self.standing > 0 { 1 } else { until };
             }
             Phase::Startup | Phase::Up => {
+                self.is_probed = true;
                 self.full = self.rate.get();
                 self.plateau = 0;
             }
@@ -289,7 +324,6 @@ impl Model {
 
     fn learn(&mut self, now: Instant, sample: Sample) {
         self.min_rtt.add(now, self.round, sample.rtt);
-        self.max_rtt.add(now, sample.rtt);
         self.books.acked += sample.acked;
         self.books.min_rtt = self.books.min_rtt.min(sample.rtt);
         self.books.is_app_limited |= sample.is_app_limited;
@@ -322,14 +356,16 @@ impl Model {
 
     fn end_round(&mut self, now: Instant) {
         self.hasten();
+        if self.books.min_rtt != Duration::MAX {
+            self.max_rtt.add(now, self.books.min_rtt);
+        }
         let loss = self.books.loss();
         let has_queue = self.has_queue();
-        let took = now.saturating_duration_since(self.books.began).as_secs_f64().max(1e-6);
         let round = Round {
             number: self.round,
             acked: self.books.acked,
             lost: self.books.lost,
-            goodput: self.books.acked as f64 / took,
+            goodput: self.books.goodput(now),
             has_queue: has_queue || self.phase == Phase::Startup,
             is_flat: self.books.min_rtt < self.flat_rtt(),
         };
@@ -340,9 +376,10 @@ impl Model {
         if is_congested || loss > LOSS_CEILING && self.books.lost > 20 * self.mtu {
             self.congested();
         }
-        self.follow_down(has_queue);
+        self.follow_down(now, has_queue);
         self.rate.expire(self.round);
         self.peak = self.rate.get().max(self.peak * PEAK_FADES);
+        self.held = self.rate.get().max(self.held * HELD_FADES);
         self.step(now, has_queue, is_congested);
         self.round += 1;
         self.round_ends = self.sampler.delivered();
@@ -373,8 +410,9 @@ impl Model {
         }
     }
 
-    /// A queue that stays while less comes through than the model says: the rate has fallen.
-    fn follow_down(&mut self, has_queue: bool) {
+    /// A queue that stays: the rate is what comes through, and the queue is drained. All who share
+    /// it see it at about the same time, so the sum of their rates becomes the path's.
+    fn follow_down(&mut self, now: Instant, has_queue: bool) {
         if !has_queue || self.phase == Phase::Startup {
             self.queued = (0, 0.0);
             return;
@@ -384,18 +422,26 @@ impl Model {
             return self.rate.hold(self.round);
         }
         self.queued.0 += 1;
-        self.queued.1 = self.queued.1.max(self.books.best);
-        let is_less = self.queued.1 > 0.0 && self.queued.1 < 0.9 * self.rate.get();
-        if self.queued.0 >= QUEUED_ROUNDS && is_less {
+        let goodput = self.books.goodput(now);
+        self.queued.1 = self.queued.1.max(goodput);
+        if self.queued.0 < QUEUED_ROUNDS || self.contest.is_some() {
+            return;
+        }
+        let rate = self.queued.1.min(self.rate.get());
+        if rate < 0.9 * self.rate.get() {
             self.share = self.share.max(self.rate.get());
-            self.rate.replace(self.round, self.queued.1);
-            self.queued = (0, 0.0);
+        }
+        self.rate.replace(self.round, rate);
+        self.queued = (0, 0.0);
+        if self.phase != Phase::Down {
+            self.enter(Phase::Down);
         }
     }
 
     fn step(&mut self, now: Instant, has_queue: bool, is_congested: bool) {
         let rounds = self.round.saturating_sub(self.phase_round);
         let grew = self.rate.get() >= self.full * GROWS;
+        let loss = self.books.loss();
         match self.phase {
             Phase::Startup => {
                 if grew {
@@ -405,7 +451,8 @@ impl Model {
                     self.plateau += 1;
                 }
                 let is_full = self.plateau >= PLATEAU_ROUNDS || !grew && has_queue;
-                if is_full || is_congested {
+                let is_crowded = loss > CROWDED && self.books.lost > INITIAL_PACKETS * self.mtu;
+                if is_full || is_congested || is_crowded {
                     self.enter(Phase::Down);
                 }
             }
@@ -425,6 +472,7 @@ impl Model {
                     let can_probe = self.standing == 0 && !self.is_dip;
                     let is_policed = self.policer.limit().is_some();
                     let up = can_probe && !self.books.is_app_limited && !is_policed;
+                    self.is_probed |= !up;
                     self.enter(if up { Phase::Up } else { Phase::Down });
                 }
             }
@@ -455,14 +503,15 @@ impl Model {
         if self.standing == 0 {
             self.share = self.share.max(self.rate.get());
         }
-        let rate = self.rate.get() * YIELDS_LEAVE;
+        let rate = self.rate.get();
+        let rate = self.books.goodput(now).clamp(rate * YIELDS_MIN, rate * YIELDS_LEAVE);
         self.rate.replace(self.round, rate);
         if self.standing == 0 || delay > self.standing_delay.mul_f64(SHRINKS) {
             self.standing += 1;
         }
         self.standing_delay = delay;
         if self.standing > YIELDS {
-            let window = self.share.max(self.rate.get()) * self.books.min_rtt.as_secs_f64();
+            let window = self.share.max(self.held) * self.books.min_rtt.as_secs_f64();
             self.contest = Some(Contest::new(now, self.round, window));
             self.truce_at = now;
             self.share = 0.0;
@@ -513,14 +562,24 @@ impl Model {
         let host = rate * HOST_DELAY.as_secs_f64();
         let gain = self.gain();
         let bytes = if gain > 1.0 {
-            let burst = self.bursts.get().min(bdp);
+            // The pacer's own batches come back as bursts: they need no more.
+            let own = if self.haste > 1 { 0 } else { BATCH_PACKETS * self.mtu };
+            let burst = (self.bursts.get() - own as f64).clamp(0.0, bdp.max(0.0));
             let slack = host.max(burst).max(QUEUE_PACKETS * self.mtu as f64);
-            (bdp * gain).max(bdp + slack)
+            let probe = if self.phase == Phase::Up { self.probe(bdp) } else { 0.0 };
+            (bdp * gain).max(bdp + slack) + probe
         } else {
             (bdp * gain).max(host / 2.0)
         };
         // What is lost on the way was sent all the same.
         (bytes / (1.0 - self.policer.random_loss().min(RANDOM_LOSS_MAX))) as u64
+    }
+
+    /// What Up adds to its gain, in bytes.
+    fn probe(&self, bdp: f64) -> f64 {
+        let packet = self.mtu as f64;
+        let min_rtt = self.min_rtt.get().unwrap_or_default().as_secs_f64();
+        (UP_RATE * min_rtt * packet).min(bdp / 4.0).max(UP_PACKETS * packet)
     }
 
     fn adjust(&mut self, now: Instant, sample: Sample) {
@@ -559,6 +618,11 @@ impl Model {
         let is_due = now.saturating_duration_since(self.truce_at) > TRUCE_EVERY;
         if contest.cut(now, self.round, self.mtu) && is_due {
             self.truce = Some(self.round);
+            // What came through: all who take a truce together then fit.
+            let rate = self.books.goodput(now).min(self.rate.get());
+            if rate > 0.0 {
+                self.rate.replace(self.round, rate);
+            }
         }
     }
 }

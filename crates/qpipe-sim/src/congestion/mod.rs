@@ -15,7 +15,7 @@ pub use flow::Algorithm;
 pub use report::{Report, jain};
 pub use run::run;
 pub use scene::{Change, Demand, FlowPlan, Scene};
-pub use tables::TABLES;
+pub use tables::{TABLES, Table};
 
 #[cfg(test)]
 mod tests;
