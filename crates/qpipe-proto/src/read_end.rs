@@ -287,7 +287,7 @@ impl ReadEnd {
         }
     }
 
-    /// Doubles the window when the reader used half of it within a round trip, or took in all that
+    /// Widens the window when the reader used half of it within a round trip, or took in all that
     /// a writer at its Limit had sent: then the window is what holds the writer back. Makes it smaller
     /// where memory is scarce, the faster the larger it is, so that pipes that began later get theirs.
     fn tune(&mut self, facts: &Facts, now: Instant, rtt: Duration) {
@@ -310,7 +310,10 @@ impl ReadEnd {
             }
         }
         if (drained && !is_ample || fast) && facts.end.is_none() {
-            self.grow(self.window.saturating_mul(2));
+            // A small one is not to hold up the congestion window, which doubles in a round trip, and
+            // does not while it is not used.
+            let times = if self.window < AMPLE_BYTES { 4 } else { 2 };
+            self.grow(self.window.saturating_mul(times));
         }
     }
 

@@ -201,6 +201,13 @@ fn take(
         contradict(shared, inbound, "more bytes out of order than the Limit allows");
         return Err(Stop::Unwanted(StreamVerdict::Cut));
     }
+    if inbound.assembler.charged() > held_max {
+        // Another stream brings the same bytes, in fewer pieces.
+        if let Some((pipe, attempt)) = inbound.pipe {
+            shared.session.stream_cut(pipe, attempt);
+        }
+        return Err(Stop::Unwanted(StreamVerdict::Cut));
+    }
     if reading == Reading::Open {
         return Ok(());
     }

@@ -39,6 +39,9 @@ pub(crate) enum Assembled {
 /// Why a stream cannot be read on.
 #[derive(Debug)]
 pub(crate) enum ReadFailure {
+    /// So many pieces are out of order that their places take more than the bytes may. What a
+    /// well-behaved peer sends in tiny packets comes to that if one of the first is lost.
+    Crowded,
     /// More is out of order than a well-behaved peer can send.
     Overrun,
     /// quinn's word.
@@ -47,7 +50,12 @@ pub(crate) enum ReadFailure {
 
 /// More is out of order than there may be.
 #[derive(Debug, PartialEq, Eq)]
-struct Overrun;
+enum Excess {
+    /// Bytes.
+    Bytes,
+    /// Pieces.
+    Pieces,
+}
 
 /// Bytes that are put in order.
 #[derive(Default)]
@@ -55,7 +63,7 @@ struct Pieces {
     /// Where the next bytes in order begin.
     next: u64,
     out_of_order: BTreeMap<u64, Bytes>,
-    /// What those are charged, in bytes.
+    /// What those are, in bytes: what they are charged is their places as well.
     held: u64,
     /// What they may be, as it was last asked for.
     held_max: u64,
@@ -83,8 +91,10 @@ impl Assembler {
                 Poll::Pending => break,
                 Poll::Ready(Ok(Some(chunk))) => {
                     taken += chunk.bytes.len();
-                    if self.pieces.place(chunk.offset, chunk.bytes, &held_max, &mut out).is_err() {
-                        return Poll::Ready(Err(ReadFailure::Overrun));
+                    match self.pieces.place(chunk.offset, chunk.bytes, &held_max, &mut out) {
+                        Ok(()) => {}
+                        Err(Excess::Bytes) => return Poll::Ready(Err(ReadFailure::Overrun)),
+                        Err(Excess::Pieces) => return Poll::Ready(Err(ReadFailure::Crowded)),
                     }
                 }
                 // The end is reported again at the next call.
@@ -127,16 +137,20 @@ impl Pieces {
         bytes: Bytes,
         held_max: impl Fn() -> u64,
         out: &mut Vec<Bytes>,
-    ) -> Result<(), Overrun> {
+    ) -> Result<(), Excess> {
         if offset != self.next {
-            self.held += charge(&bytes);
+            self.held += bytes.len() as u64;
             let bytes =
                 if bytes.len() < COPY_BYTES_MAX { Bytes::copy_from_slice(&bytes) } else { bytes };
             self.out_of_order.insert(offset, bytes);
-            if self.held > self.held_max {
+            if self.charged() > self.held_max {
                 self.held_max = held_max();
             }
-            return if self.held > self.held_max { Err(Overrun) } else { Ok(()) };
+            return match (self.held > self.held_max, self.charged() > self.held_max) {
+                (true, _) => Err(Excess::Bytes),
+                (false, true) => Err(Excess::Pieces),
+                (false, false) => Ok(()),
+            };
         }
         self.next += bytes.len() as u64;
         out.push(bytes);
@@ -144,17 +158,17 @@ impl Pieces {
             && *entry.key() == self.next
         {
             let bytes = entry.remove();
-            self.held -= charge(&bytes);
+            self.held -= bytes.len() as u64;
             self.next += bytes.len() as u64;
             out.push(bytes);
         }
         Ok(())
     }
-}
 
-/// What an out-of-order piece is charged.
-fn charge(piece: &Bytes) -> u64 {
-    piece.len() as u64 + PIECE_OVERHEAD_BYTES
+    /// What the pieces out of order are charged, in bytes.
+    fn charged(&self) -> u64 {
+        self.held + self.out_of_order.len() as u64 * PIECE_OVERHEAD_BYTES
+    }
 }
 
 #[cfg(test)]

@@ -210,6 +210,11 @@ impl Incoming {
                 self.contradict("more bytes out of order than the Limit allows");
                 Err(Stop::Unwanted(StreamVerdict::Cut))
             }
+            Some(Err(ReadFailure::Crowded)) => {
+                // Another stream brings the same bytes, in fewer pieces.
+                let _ = self.ended();
+                Err(Stop::Unwanted(StreamVerdict::Cut))
+            }
             Some(Err(ReadFailure::Quic(quinn::ReadError::ConnectionLost(_)))) => Err(Stop::Done),
             Some(Err(ReadFailure::Quic(_))) => Err(self.ended()),
         }

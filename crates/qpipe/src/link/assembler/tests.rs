@@ -27,7 +27,7 @@ fn sorted(mut came: Vec<(u64, Bytes)>) -> (u64, u64) {
     came.sort_by_key(|(offset, _)| *offset);
     came.iter().fold((0, 0), |(whole, held), (offset, bytes)| match *offset == whole {
         true => (whole + bytes.len() as u64, held),
-        false => (whole, held + charge(bytes)),
+        false => (whole, held + bytes.len() as u64 + PIECE_OVERHEAD_BYTES),
     })
 }
 
@@ -44,10 +44,10 @@ proptest! {
             // All that is there without a gap was given; the rest is held.
             let (whole, held) = sorted(arriving[..=i].to_vec());
             prop_assert!(made == stream[..whole as usize]);
-            prop_assert_eq!((pieces.next, pieces.held), (whole, held));
+            prop_assert_eq!((pieces.next, pieces.charged()), (whole, held));
         }
         prop_assert!(made == stream);
-        prop_assert_eq!((pieces.held, pieces.out_of_order.len()), (0, 0));
+        prop_assert_eq!((pieces.charged(), pieces.out_of_order.len()), (0, 0));
     }
 
     #[test]
@@ -79,4 +79,17 @@ fn small_pieces_do_not_pin_the_datagrams_they_came_in() {
     // Then: of the first a copy is held, of the second the datagram.
     assert!(small.is_unique());
     assert!(!large.is_unique());
+}
+
+#[test]
+fn many_tiny_pieces_are_told_from_too_many_bytes() {
+    let mut pieces = Pieces::default();
+    let mut place = |offset, bytes: usize| {
+        pieces.place(offset, Bytes::from(vec![7; bytes]), || 1000, &mut Vec::new())
+    };
+    for i in 0..15 {
+        assert_eq!(place(10 + 2 * i, 1), Ok(()));
+    }
+    assert_eq!(place(100, 1), Err(Excess::Pieces));
+    assert_eq!(place(200, 1000), Err(Excess::Bytes));
 }
