@@ -29,6 +29,11 @@ const CUT_ROUNDS: u64 = 4;
 const VAIN_ROUNDS: u64 = 12;
 const VAIN_BETA: f64 = 0.85;
 
+/// The part of the rate before that is not given up, and what is left of that after each cut: the path
+/// itself may have become slower.
+const LEAST: f64 = 0.5;
+const LEAST_FADES: f64 = 0.99;
+
 /// A window beside the model's.
 #[derive(Clone, Debug)]
 pub(crate) struct Contest {
@@ -42,12 +47,17 @@ pub(crate) struct Contest {
     cut_round: u64,
     /// Cuts in a row that relieved nobody.
     in_vain: u32,
+    /// Half of the rate that was held before, in bytes a second: some senders, as BBR, never react to a
+    /// loss, and would be left everything.
+    least: f64,
 }
 
 impl Contest {
-    /// Begins with the share that was held until now.
-    pub(crate) fn new(now: Instant, round: u64, window: f64) -> Contest {
+    /// Begins with the rate that was held until now, in bytes a second, at this round trip.
+    pub(crate) fn new(now: Instant, round: u64, rate: f64, rtt: Duration) -> Contest {
+        let window = rate * rtt.as_secs_f64();
         Contest {
+            least: rate * LEAST,
             window,
             before: window,
             cut_to: window,
@@ -76,8 +86,8 @@ impl Contest {
         self.window = self.window.max(self.reno);
     }
 
-    /// Packets were lost at a full queue; whether that led to a cut.
-    pub(crate) fn cut(&mut self, now: Instant, round: u64, mtu: u64) -> bool {
+    /// Packets were lost at a full queue, which makes the round trip `rtt`; whether that led to a cut.
+    pub(crate) fn cut(&mut self, now: Instant, round: u64, rtt: Duration, mtu: u64) -> bool {
         let since = round.saturating_sub(self.cut_round);
         let is_vain = self.in_vain > 0;
         if since < if is_vain { VAIN_ROUNDS } else { CUT_ROUNDS } {
@@ -93,7 +103,9 @@ impl Contest {
         // Fast convergence (section 4.7).
         let is_less = self.window < self.before && self.in_vain == 0;
         self.before = if is_less { self.window * (1.0 + BETA) / 2.0 } else { self.window };
-        self.window = (self.window * beta).max(4.0 * mtu as f64);
+        self.least *= LEAST_FADES;
+        let least = (self.least * rtt.as_secs_f64()).max(4.0 * mtu as f64);
+        self.window = (self.window * beta).max(least);
         self.reno = self.window;
         self.cut_to = self.window;
         self.cut_at = now;

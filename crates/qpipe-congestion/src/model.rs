@@ -511,8 +511,8 @@ impl Model {
         }
         self.standing_delay = delay;
         if self.standing > YIELDS {
-            let window = self.share.max(self.held) * self.books.min_rtt.as_secs_f64();
-            self.contest = Some(Contest::new(now, self.round, window));
+            let rate = self.share.max(self.held);
+            self.contest = Some(Contest::new(now, self.round, rate, self.books.min_rtt));
             self.truce_at = now;
             self.share = 0.0;
         }
@@ -616,7 +616,7 @@ impl Model {
             return;
         }
         let is_due = now.saturating_duration_since(self.truce_at) > TRUCE_EVERY;
-        if contest.cut(now, self.round, self.mtu) && is_due {
+        if contest.cut(now, self.round, rtt, self.mtu) && is_due {
             self.truce = Some(self.round);
             // What came through: all who take a truce together then fit.
             let rate = self.books.goodput(now).min(self.rate.get());

@@ -78,12 +78,23 @@ fn one_round_trip_as_long_as_an_outage_changes_nothing() {
 #[test]
 fn a_contest_grows_cuts_and_grows_back() {
     let zero = zero();
-    let mut contest = Contest::new(zero, 0, 100_000.0);
-    assert!(contest.cut(zero + ms(1000), 40, 1000));
+    let mut contest = Contest::new(zero, 0, 5_000_000.0, ms(20));
+    assert!(contest.cut(zero + ms(1000), 40, ms(20), 1000));
     assert_eq!(contest.window(), 70_000);
-    assert!(!contest.cut(zero + ms(1010), 41, 1000), "too soon");
+    assert!(!contest.cut(zero + ms(1010), 41, ms(20), 1000), "too soon");
     for n in 0..400 {
         contest.grow(zero + ms(1020 + 20 * n), ms(20), 70_000, 1000);
     }
     assert!(contest.window() > 95_000, "{}", contest.window());
+}
+
+#[test]
+fn a_contest_beside_who_never_reacts_keeps_half_of_what_was_held() {
+    let zero = zero();
+    let mut contest = Contest::new(zero, 0, 5_000_000.0, ms(20));
+    for n in 1..=20 {
+        contest.cut(zero + ms(500 * n), 12 * n, ms(40), 1000);
+    }
+    // Of 200,000 bytes at this round trip half, and a little less for each of the cuts.
+    assert!((80_000..100_000).contains(&contest.window()), "{}", contest.window());
 }
