@@ -69,22 +69,24 @@ pub(super) fn short() -> Vec<Row> {
     rows
 }
 
+/// Programs that carry one pipe between two hosts.
+const ONE_PIPE: [Peer; 10] = [
+    Peer::Qpipe,
+    Peer::QpipeDirect,
+    Peer::Ssh,
+    Peer::SshMaster,
+    Peer::SocatTls,
+    Peer::Dumbpipe,
+    Peer::Quinn,
+    Peer::QuinnInside,
+    Peer::Yamux,
+    Peer::Iperf3,
+];
+
 fn veth(bytes: u64) -> Row {
-    let peers = [
-        Peer::Qpipe,
-        Peer::QpipeDirect,
-        Peer::Ssh,
-        Peer::SshMaster,
-        Peer::SocatTls,
-        Peer::Dumbpipe,
-        Peer::Quinn,
-        Peer::QuinnInside,
-        Peer::Yamux,
-        Peer::Iperf3,
-    ];
     let (rate, cpu) = ("mbit_s", "cpu_s_gib");
     let ours = (Peer::Qpipe, rate);
-    Row::new("veth", "One pipe over veth, MTU 1500", Link::Veth, What::Bulk { bytes }, &peers)
+    Row::new("veth", "One pipe over veth, MTU 1500", Link::Veth, What::Bulk { bytes }, &ONE_PIPE)
         .ratio("goodput against ssh", ours, (Peer::Ssh, rate), AtLeast(1.0))
         .ratio("goodput against dumbpipe", ours, (Peer::Dumbpipe, rate), AtLeast(4.0))
         .ratio("goodput against quinn, no pipes", ours, (Peer::QuinnInside, rate), AtLeast(1.0))
@@ -93,19 +95,7 @@ fn veth(bytes: u64) -> Row {
 }
 
 fn loopback(bytes: u64) -> Row {
-    let peers = [
-        Peer::Qpipe,
-        Peer::QpipeDirect,
-        Peer::Ssh,
-        Peer::SshMaster,
-        Peer::SocatTls,
-        Peer::Dumbpipe,
-        Peer::Quinn,
-        Peer::QuinnInside,
-        Peer::Yamux,
-        Peer::Iperf3,
-        Peer::Cat,
-    ];
+    let peers = [&ONE_PIPE[..], &[Peer::Cat]].concat();
     let (ours, theirs) = ((Peer::QpipeDirect, "mbit_s"), (Peer::Ssh, "mbit_s"));
     Row::new("loopback", "One pipe over loopback", Link::Loopback, What::Bulk { bytes }, &peers)
         .ratio("goodput against ssh, --direct", ours, theirs, AtLeast(1.5))
