@@ -102,7 +102,7 @@ pub(crate) struct NameStatus {
 impl Names {
     /// No name is in use; which of them are kept stands in the file `kept`.
     pub(crate) fn new(kept: PathBuf) -> Names {
-        Names { inner: Arc::default(), kept: Arc::new(KeptFile::new(kept)) }
+        Names { inner: Arc::default(), kept: Arc::new(KeptFile::open(kept)) }
     }
 
     /// The names that are kept now.

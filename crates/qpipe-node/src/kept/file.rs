@@ -25,8 +25,11 @@ struct State {
 }
 
 impl KeptFile {
-    pub(crate) fn new(path: impl Into<PathBuf>) -> KeptFile {
-        KeptFile { path: path.into(), state: Mutex::default() }
+    /// Reads it at once: what it says at the start is what stays when the first change breaks it.
+    pub(crate) fn open(path: impl Into<PathBuf>) -> KeptFile {
+        let file = KeptFile { path: path.into(), state: Mutex::default() };
+        file.current();
+        file
     }
 
     /// What is kept now. Costs one `stat` if the file has not changed.

@@ -143,7 +143,7 @@ fn no_more_names_are_kept_than_may_be() {
 fn what_is_in_the_file_is_seen_at_once_and_a_broken_one_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("names.toml");
-    let file = KeptFile::new(&path);
+    let file = KeptFile::open(&path);
     assert!(file.current().is_empty());
 
     keep(&path, &[name("x")], &change("4KiB", "r", "it")).unwrap();
@@ -159,6 +159,19 @@ fn what_is_in_the_file_is_seen_at_once_and_a_broken_one_changes_nothing() {
 
     fs::remove_file(&path).unwrap();
     assert!(file.current().is_empty());
+}
+
+#[test]
+fn what_the_file_said_at_the_start_stays_when_the_first_look_finds_it_broken() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("names.toml");
+    keep(&path, &[name("x")], &KeepChange::default()).unwrap();
+    let file = KeptFile::open(&path);
+
+    fs::write(&path, "garbage").unwrap();
+
+    assert!(file.current().get(&name("x")).is_some());
+    assert!(file.take_broken().is_some());
 }
 
 #[test]
