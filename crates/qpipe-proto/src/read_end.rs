@@ -296,8 +296,11 @@ impl ReadEnd {
             facts.consumed == self.received && limit - self.received.min(limit) < PIPE_BUF;
         let (since, from) = *self.epoch.get_or_insert((now, facts.consumed));
         let elapsed = now.saturating_duration_since(since);
-        let pace = (facts.consumed - from) as u128 * rtt.as_nanos();
-        let fast = elapsed >= rtt && pace >= u128::from(self.window / 2) * elapsed.as_nanos();
+        let taken = u128::from(facts.consumed - from);
+        let pace = taken * rtt.as_nanos();
+        let turn = if self.window < AMPLE_BYTES { rtt.max(TURN_MIN) } else { rtt };
+        let used = taken * turn.as_nanos();
+        let fast = elapsed >= rtt && used >= u128::from(self.window / 2) * elapsed.as_nanos();
         // On a short path a window is drained as often as it is filled, however large it is.
         let is_ample = self.window >= AMPLE_BYTES
             && self.pace.is_some_and(|pace| self.window / AMPLE_PACES >= pace);
@@ -355,6 +358,11 @@ impl ReadEnd {
 const AMPLE_BYTES: u64 = 1024 * 1024;
 const AMPLE_PACES: u64 = 8;
 
+/// From Limit to the bytes that it let through it takes a round trip, and at both hosts the time
+/// until the tasks in between had their turn: on a short path that is most of it. A window that did
+/// without would leave its pipe behind others whose window happened to be large.
+const TURN_MIN: Duration = Duration::from_millis(4);
+
 /// Whether the node at this end of a pipe may state `facts`, given who opened it.
 pub(crate) fn check_teller(
     facts: &Facts,
@@ -375,4 +383,43 @@ pub(crate) fn check_teller(
         return Err(Contradiction("an open answered by its opener"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use crate::limits::START_WINDOW_BYTES;
+
+    /// A window that comes round in `turn`, a quarter of it at a time, for a second.
+    #[expect(clippy::disallowed_methods, reason = "a test needs an instant to begin at")]
+    fn window_after(rtt: Duration, turn: Duration) -> u64 {
+        let account = Budget::new(256 << 20).account();
+        let draft = account.reserve(1 << 20).map(crate::budget::Reservation::new).unwrap().draft();
+        let (mut end, mut facts) = (ReadEnd::new(0, draft), Facts::default());
+        end.start(&mut facts, account.floor().unwrap(), None);
+        let start = Instant::now();
+        let mut now = start;
+        while now < start + Duration::from_secs(1) {
+            now += turn / 4;
+            end.received += end.window / 4;
+            let consumed = end.received;
+            end.consume(&mut facts, consumed, now, rtt);
+        }
+        end.window
+    }
+
+    #[test]
+    fn tasks_that_wait_for_their_turn_do_not_keep_a_window_small() {
+        let (rtt, turn) = (Duration::from_micros(700), Duration::from_millis(3));
+
+        assert!(window_after(rtt, turn) >= AMPLE_BYTES);
+    }
+
+    #[test]
+    fn a_reader_that_takes_little_in_a_round_trip_keeps_its_window() {
+        let (rtt, turn) = (Duration::from_millis(20), Duration::from_millis(100));
+
+        assert_eq!(window_after(rtt, turn), START_WINDOW_BYTES);
+    }
 }
