@@ -23,6 +23,10 @@ mod measure;
 mod run;
 
 #[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     args::main()
 }

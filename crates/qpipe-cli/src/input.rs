@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::bail;
 use bytes::Bytes;
-use qpipe_node::{LINE_BYTES_MAX, Lines};
+use qpipe_node::{LINE_BYTES_MAX, Lines, Traffic};
 use rustix::{
     buffer::spare_capacity,
     event::{PollFd, PollFlags, poll},
@@ -21,7 +21,7 @@ use rustix::{
 };
 use tokio::sync::mpsc;
 
-use crate::{kernel_pipe::Traffic, startup};
+use crate::startup;
 
 /// The largest read. A chunk of a quarter of a mebibyte costs no more per byte than larger ones.
 pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;

@@ -9,7 +9,6 @@ mod ending;
 mod exit;
 mod host;
 mod input;
-mod kernel_pipe;
 mod log;
 mod output;
 mod pipes;
@@ -29,6 +28,9 @@ use std::{env, io};
 use clap::Parser;
 
 use crate::{args::Cli, exit::Exit};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     if env::args_os().nth(1).is_some_and(|command| command == "node") {

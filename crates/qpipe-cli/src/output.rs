@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::bail;
 use bytes::{Buf, Bytes};
+use qpipe_node::Traffic;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{Mode, OFlags, open},
@@ -21,7 +22,7 @@ use rustix::{
 };
 use tokio::sync::mpsc;
 
-use crate::{kernel_pipe::Traffic, startup};
+use crate::startup;
 
 /// Chunks that wait to be written: enough that the thread always has the next one, few enough that
 /// a slow reader is noticed. Also the bound on `wake`, whose pipe must never fill.

@@ -35,6 +35,7 @@ mod rule;
 mod serve;
 mod shared;
 mod size;
+mod traffic;
 
 pub use access::HomeAccess;
 pub use alias::{ALIAS_TEXT_BYTES_MAX, Alias, ParseAliasError};
@@ -70,3 +71,4 @@ pub use rule::{ParseRuleError, Rule, Verb};
 pub use serve::{DEFAULT_LISTEN, Enrolment, GIVE_UP, Serve, ServeError, ServeOptions};
 pub use shared::{CLIENTS_MAX, NodeStatus, SharedNode, Stopping, status};
 pub use size::{ByteSize, ParseByteSizeError};
+pub use traffic::Traffic;

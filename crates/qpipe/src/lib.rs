@@ -20,6 +20,7 @@
 
 mod access;
 pub mod blocking;
+mod checksum;
 mod chunks;
 mod clock;
 mod error;

@@ -123,6 +123,10 @@ impl Descriptor {
         self.is_pipe
     }
 
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// For a call in the blocking pool.
     pub(super) fn shared(&self) -> Arc<Taken> {
         Arc::clone(&self.fd)

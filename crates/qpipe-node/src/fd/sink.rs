@@ -17,6 +17,7 @@ use super::{
     descriptor::{Descriptor, Side, Way},
     pooled::Pooled,
 };
+use crate::traffic::Traffic;
 
 /// The largest write in the blocking pool: what one chunk holds.
 const POOLED_WRITE_BYTES_MAX: usize = 256 * 1024;
@@ -27,6 +28,7 @@ const POOLED_WRITE_BYTES_MAX: usize = 256 * 1024;
 pub(crate) struct Sink {
     pub(super) descriptor: Descriptor,
     pub(super) writing: Pooled<usize>,
+    traffic: Traffic,
 }
 
 impl Sink {
@@ -44,7 +46,7 @@ impl Sink {
     }
 
     pub(super) fn new(descriptor: Descriptor) -> Self {
-        Self { descriptor, writing: Pooled::idle() }
+        Self { descriptor, writing: Pooled::idle(), traffic: Traffic::default() }
     }
 
     /// Writes some of `bytes`, takes that off its front, and says how many it was: 0 only where
@@ -75,6 +77,9 @@ impl Sink {
             return Err(io::ErrorKind::WriteZero.into());
         }
         let written = written.min(bytes.len());
+        if self.descriptor.is_pipe() {
+            self.traffic.note(self.descriptor.as_fd(), written);
+        }
         bytes.advance(written);
         Ok(written)
     }

@@ -19,7 +19,7 @@ use super::{
     descriptor::{Descriptor, Side, Way},
     pooled::Pooled,
 };
-use crate::lines::Lines;
+use crate::{lines::Lines, traffic::Traffic};
 
 /// The largest read. A chunk of a quarter of a mebibyte costs no more per byte than larger ones.
 const READ_BYTES_MAX: usize = 256 * 1024;
@@ -44,6 +44,7 @@ pub(crate) struct Source {
     keeps_writes: bool,
     /// The size that a kernel pipe was given.
     size: Option<usize>,
+    traffic: Traffic,
     /// A step of a splice.
     pub(super) moving: Pooled<usize>,
     /// Bytes that such steps moved, and that nobody was told of yet.
@@ -73,6 +74,7 @@ impl Source {
             is_cut: false,
             keeps_writes: false,
             size: None,
+            traffic: Traffic::default(),
             moving: Pooled::idle(),
             moved: 0,
             ended: false,
@@ -120,6 +122,9 @@ impl Source {
         self.settle().await;
         if self.held.is_empty() && !self.ended {
             self.held = self.read(max).await?;
+            if self.descriptor.is_pipe() && !self.keeps_writes {
+                self.traffic.note(self.descriptor.as_fd(), self.held.len());
+            }
             self.ended = self.held.is_empty();
             self.is_cut = self.held.len() >= max.min(READ_BYTES_MAX) && self.in_kernel() > Some(0);
         }

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use qpipe_proto::PipeId;
 use qpipe_proto::fact::Attempt;
 use qpipe_proto::session::StreamVerdict;
-use xxhash_rust::xxh3::Xxh3;
 
 use super::state::{State, Wakers};
+use crate::checksum::Checksum;
 use crate::chunks::ChunkEnds;
 use crate::queue::ByteQueue;
 
@@ -20,7 +20,7 @@ pub(crate) struct ReaderSide {
     /// Where the chunks in it end.
     pub(crate) ends: ChunkEnds,
     /// Of all that was received.
-    pub(super) hash: Xxh3,
+    pub(super) hash: Checksum,
     /// Bytes received, without a gap.
     pub(super) received: u64,
     /// Who waits for the pipe to change.
@@ -133,6 +133,6 @@ impl State {
 impl ReaderSide {
     /// XXH3-64 of all that was received.
     pub(crate) fn checksum(&self) -> u64 {
-        self.hash.digest()
+        self.hash.value()
     }
 }

@@ -9,10 +9,10 @@ use qpipe_proto::fact::{Attempt, End, Priority};
 use qpipe_proto::limits::CHUNK_BYTES_MAX;
 use qpipe_proto::session::StreamStart;
 use qpipe_proto::{PipeId, WriteOutcome};
-use xxhash_rust::xxh3::Xxh3;
 
 use super::state::{State, Wakers};
 use super::wire::Wire;
+use crate::checksum::Checksum;
 use crate::replay::Replay;
 
 /// A write end's bytes.
@@ -23,7 +23,7 @@ pub(crate) struct WriterSide {
     /// Up to where the stream that carries it now has been given to quinn.
     pub(super) sent: Option<u64>,
     /// Of all that was written.
-    pub(super) hash: Xxh3,
+    pub(super) hash: Checksum,
     /// Who waits for the pipe to change.
     pub(super) waiting: Wakers,
     /// The task that carries the bytes, where it waits for some.
@@ -56,7 +56,7 @@ impl State {
         id: PipeId,
         room: usize,
         now: Instant,
-        put: impl FnOnce(&mut Replay, &mut Xxh3, usize),
+        put: impl FnOnce(&mut Replay, &mut Checksum, usize),
     ) {
         if let Some(side) = self.writers.get_mut(&id) {
             put(&mut side.replay, &mut side.hash, room);
@@ -102,7 +102,7 @@ impl State {
 
     /// The XXH3-64 of all that was written.
     pub(crate) fn checksum_written(&self, id: PipeId) -> u64 {
-        self.writers.get(&id).map_or(0, |side| side.hash.digest())
+        self.writers.get(&id).map_or(0, |side| side.hash.value())
     }
 
     /// Whether nothing more of a pipe is to be sent; if not, `cx` is woken at its next change.

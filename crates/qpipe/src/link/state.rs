@@ -206,7 +206,7 @@ impl State {
         }
         if let Some(side) = self.readers.get_mut(&id) {
             if self.session.wants_checksum(id) {
-                let checksum = side.hash.digest();
+                let checksum = side.hash.value();
                 self.session.verify(id, checksum);
             }
             wakers.append(&mut side.waiting.0);

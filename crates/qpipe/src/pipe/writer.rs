@@ -183,7 +183,7 @@ impl PipeWriter {
         cx: &mut Context<'_>,
         wanted: usize,
         whole: usize,
-        put: impl FnOnce(&mut crate::replay::Replay, &mut xxhash_rust::xxh3::Xxh3, usize),
+        put: impl FnOnce(&mut crate::replay::Replay, &mut crate::checksum::Checksum, usize),
     ) -> Poll<io::Result<usize>> {
         let wanted = wanted.min(CHUNK_BYTES_MAX as usize);
         let mut starts_carrier = false;

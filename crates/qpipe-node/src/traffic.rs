@@ -1,9 +1,10 @@
 //! Kernel pipes behind the standard descriptors: larger ones for whom much passes.
 //!
-//! A pipe of 64 KiB makes producer, `qpipe` and consumer take turns: measured, a pipe of 256 KiB at
+//! A pipe of 64 KiB makes producer, qpipe and consumer take turns: measured, a pipe of 256 KiB at
 //! both ends saves 8 % of the processor time on Ethernet and 30 % on loopback, and 1 MiB no more.
 
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a pipe that is always full is enlarged to, in bytes: the largest read. Of the 64 MiB that a user
 /// may have in larger pipes (pipe(7), pipe-user-pages-soft) it is little.
@@ -16,22 +17,51 @@ const LARGE_BYTES: usize = 32 * 1024;
 /// After so many in a row, 4 MiB, more is to be expected.
 const LARGE_IN_A_ROW: u32 = 128;
 
-/// How much passed lately.
+/// Pipes that one process enlarges, of those that it has at a time: a quarter of what the kernel lets
+/// a user have. Beyond that every new pipe of the user would hold two pages.
+const LARGE_PIPES_MAX: usize = 64;
+
+static LARGE_PIPES: AtomicUsize = AtomicUsize::new(0);
+
+/// How much passed lately through a descriptor.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic {
+pub struct Traffic {
     large_in_a_row: u32,
+    place: Option<LargePipe>,
 }
 
 impl Traffic {
     /// Notes a read or write, and enlarges the pipe behind `fd`, if it is one, once it pays.
-    pub(crate) fn note(&mut self, fd: BorrowedFd<'_>, bytes: usize) {
+    pub fn note(&mut self, fd: BorrowedFd<'_>, bytes: usize) {
         if self.large_in_a_row >= LARGE_IN_A_ROW {
             return;
         }
         self.large_in_a_row = if bytes < LARGE_BYTES { 0 } else { self.large_in_a_row + 1 };
         if self.large_in_a_row == LARGE_IN_A_ROW {
-            enlarge(fd);
+            self.place = LargePipe::claim();
+            if self.place.is_some() {
+                enlarge(fd);
+            }
         }
+    }
+}
+
+/// One of [`LARGE_PIPES_MAX`] places.
+#[derive(Debug)]
+struct LargePipe(());
+
+impl LargePipe {
+    fn claim() -> Option<LargePipe> {
+        let claimed = LARGE_PIPES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pipes| {
+            (pipes < LARGE_PIPES_MAX).then_some(pipes + 1)
+        });
+        claimed.ok().map(|_| LargePipe(()))
+    }
+}
+
+impl Drop for LargePipe {
+    fn drop(&mut self) {
+        LARGE_PIPES.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
