@@ -78,17 +78,21 @@ impl WriteEnd {
         capacity: Option<u64>,
         now: Instant,
     ) -> WriteEnd {
-        WriteEnd {
+        let mut end = WriteEnd {
             written: 0,
             initial_limit,
-            capacity: capacity.map_or(u64::MAX, |bytes| bytes.max(FLOOR_BYTES)),
+            capacity: u64::MAX,
             priority: None,
             share,
             active: now,
             stream: None,
             is_stream_lost: false,
             local: None,
+        };
+        if let Some(bytes) = capacity {
+            end.set_capacity(bytes);
         }
+        end
     }
 
     /// How many bytes may be written and not consumed, from now on.

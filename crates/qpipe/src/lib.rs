@@ -38,8 +38,8 @@ pub mod tls;
 pub use access::{Access, Nobody};
 pub use error::PipeError;
 pub use node::{
-    CloseReport, ConnectionStatus, DialError, Ends, Node, NodeOptions, Notice, NoticeKind, Offer,
-    Peer, SessionStatus, StartError, interface_addresses,
+    CappedBuffers, CloseReport, ConnectionStatus, DialError, Ends, Node, NodeOptions, Notice,
+    NoticeKind, Offer, Peer, SessionStatus, StartError, interface_addresses,
 };
 pub use pipe::{PipeReader, PipeWriter, Pumping, ReaderWatch, WHOLE_BYTES_MAX, WriterWatch};
 pub use session::{IncomingOpen, OpenError, Session, SessionEnd};

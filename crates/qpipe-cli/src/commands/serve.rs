@@ -43,6 +43,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     drop(starting);
     say::note(format_args!("listening on {}", listening(&serve)));
     say::note(format_args!("this host's key is {}", this.identity.fingerprint()));
+    if let Some(capped) = serve.node().capped_buffers() {
+        say::note(format_args!("{capped}"));
+    }
     let (signal, grace) = loop {
         tokio::select! {
             () = serve.run(tell_broken_rules) => return Err(anyhow!("the node's sockets were closed")),

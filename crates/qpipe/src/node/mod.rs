@@ -42,6 +42,7 @@ pub use interfaces::interface_addresses;
 pub use notice::{Notice, NoticeKind};
 pub use offer::Offer;
 pub(crate) use places::Place;
+pub use socket::CappedBuffers;
 pub use status::{ConnectionStatus, SessionStatus};
 
 /// Peers of an earlier run that are greeted at once.
@@ -215,6 +216,11 @@ impl Node {
     /// The UDP addresses that the node is bound to.
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
         self.core.endpoints.iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect()
+    }
+
+    /// Whether the kernel gave UDP sockets of this process smaller buffers than they should have.
+    pub fn capped_buffers(&self) -> Option<CappedBuffers> {
+        socket::capped()
     }
 
     /// A session with `peer`: one that is alive, or a new one. `ticket` lets this node in where no

@@ -1,6 +1,7 @@
 //! The kernel's buffers of a UDP socket.
 
-use std::sync::Once;
+use std::fmt;
+use std::sync::OnceLock;
 
 use socket2::Socket;
 
@@ -16,7 +17,7 @@ const REPORTED: usize = if cfg!(target_os = "linux") { 2 } else { 1 };
 const DATAGRAMS_HELD: usize = 32;
 
 /// Enlarges the buffers as far as the kernel allows; returns what it says the receive buffer holds.
-/// Says once for a process what would allow more.
+/// Logs once for a process what would allow more.
 pub(super) fn enlarge(socket: &Socket) -> usize {
     // The limits do not bind those who may administer the network.
     #[cfg(target_os = "linux")]
@@ -35,24 +36,51 @@ pub(super) fn enlarge(socket: &Socket) -> usize {
     let receives = socket.recv_buffer_size().unwrap_or(0);
     let least = receives.min(socket.send_buffer_size().unwrap_or(0)) / REPORTED;
     if least < BUFFER_BYTES {
-        static TOLD: Once = Once::new();
-        TOLD.call_once(|| warn(least));
+        CAPPED.get_or_init(|| {
+            let capped = CappedBuffers { bytes: least };
+            tracing::warn!("{capped}");
+            capped
+        });
     }
     receives
 }
 
-fn warn(bytes: usize) {
-    let remedy = if cfg!(target_os = "linux") {
-        "sysctl -w net.core.rmem_max=4194304 net.core.wmem_max=4194304"
-    } else {
-        "sysctl -w kern.ipc.maxsockbuf=8388608"
-    };
-    tracing::warn!(
-        "the kernel gives UDP sockets buffers of {} KiB, of {} that were asked for: fast transfers \
-         may lose datagrams; `{remedy}` allows more",
-        bytes / 1024,
-        BUFFER_BYTES / 1024
-    );
+/// The first socket of this process whose buffers were capped.
+static CAPPED: OnceLock<CappedBuffers> = OnceLock::new();
+
+/// What [`enlarge`] met in this process.
+pub(crate) fn capped() -> Option<CappedBuffers> {
+    CAPPED.get().copied()
+}
+
+/// The kernel gave UDP sockets smaller buffers than were asked for. Its text says what allows more.
+#[derive(Clone, Copy, Debug)]
+pub struct CappedBuffers {
+    bytes: usize,
+}
+
+impl CappedBuffers {
+    /// What the smaller of the two holds, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl fmt::Display for CappedBuffers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let remedy = if cfg!(target_os = "linux") {
+            "sysctl -w net.core.rmem_max=4194304 net.core.wmem_max=4194304"
+        } else {
+            "sysctl -w kern.ipc.maxsockbuf=8388608"
+        };
+        write!(
+            f,
+            "the kernel gives UDP sockets buffers of {} KiB, of {} that were asked for: fast \
+             transfers may lose datagrams; `{remedy}` allows more",
+            self.bytes / 1024,
+            BUFFER_BYTES / 1024
+        )
+    }
 }
 
 /// The largest datagram that a socket should accept whose receive buffer holds so much, in bytes: a
@@ -71,6 +99,13 @@ pub(super) const DATAGRAM_BYTES_MAX: usize = 65_527;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_small_buffers_is_told_what_allows_more() {
+        let text = CappedBuffers { bytes: 212_992 }.to_string();
+
+        assert!(text.contains("208 KiB, of 4096") && text.contains("sysctl -w "), "{text}");
+    }
 
     #[test]
     fn a_small_buffer_accepts_no_datagrams_of_which_few_fit() {
