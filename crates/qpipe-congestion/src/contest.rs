@@ -27,7 +27,10 @@ const CUT_ROUNDS: u64 = 4;
 /// Losses at a full queue again within two times so many rounds: nobody else has reacted to the
 /// last. Then cuts are smaller, and so far apart.
 const VAIN_ROUNDS: u64 = 12;
-const VAIN_BETA: f64 = 0.85;
+const VAIN_BETA: f64 = 0.9;
+
+/// The window begins with this part of what was held: the others have grown since.
+const BEGINS: f64 = BETA;
 
 /// The part of the rate before that is not given up, and what is left of that after each cut: the path
 /// itself may have become slower.
@@ -55,7 +58,7 @@ pub(crate) struct Contest {
 impl Contest {
     /// Begins with the rate that was held until now, in bytes a second, at this round trip.
     pub(crate) fn new(now: Instant, round: u64, rate: f64, rtt: Duration) -> Contest {
-        let window = rate * rtt.as_secs_f64();
+        let window = BEGINS * rate * rtt.as_secs_f64();
         Contest {
             least: rate * LEAST,
             window,

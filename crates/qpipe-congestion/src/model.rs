@@ -37,7 +37,7 @@ const CRUISE_GAIN: f64 = 1.1;
 const DOWN_GAIN: f64 = 0.93;
 /// When the queue of others stands, and when the empty round trip has not been seen for long.
 const YIELD_GAIN: f64 = 0.95;
-const YIELD_DOWN_GAIN: f64 = 0.75;
+const YIELD_DOWN_GAIN: f64 = 0.6;
 const DIP_GAIN: f64 = 0.5;
 
 /// Packets that Up adds for each second of the round trip, up to a quarter of the product, and at
@@ -94,12 +94,25 @@ const LOSS_CEILING: f64 = 0.35;
 const YIELDS: u32 = 9;
 const SHRINKS: f64 = 0.85;
 
+/// A drain after which this part of what came through before still does was of this sender's queue
+/// alone; so many in a row prove it: others come and go.
+const ALONE: f64 = 0.9;
+const ALONE_DRAINS: u32 = 3;
+
 /// What a drain that finds a queue leaves of the rate, at most and at least.
 const YIELDS_LEAVE: f64 = 0.95;
 const YIELDS_MIN: f64 = 0.7;
 
-/// A trial of leaving a contest is due so long after the last, and lasts so many rounds.
+/// What all of them leave of the largest rate of late. Who gives up without end starves beside a
+/// sender that takes whatever is given up, as BBR does.
+const YIELDS_KEEP: f64 = 0.3;
+
+/// What they leave of the rate that a contest had before it was left.
+const KEPT: f64 = 0.7;
+
+/// A trial of leaving a contest is due so long after the last, at first, and lasts so many rounds.
 const TRUCE_EVERY: Duration = Duration::from_secs(5);
+const TRUCE_EVERY_MAX: Duration = Duration::from_secs(60);
 const TRUCE_ROUNDS: u64 = 8;
 
 /// When the empty round trip was not seen for so long, the window dips to see it.
@@ -142,6 +155,12 @@ pub struct Model {
     peak: f64,
     /// The same, for longer.
     held: f64,
+    /// What yielding leaves of the rate at the last truce.
+    kept: f64,
+    /// What came through in the last round before this drain shows, in bytes a second, and how many
+    /// drains in a row have shown that nobody shares the queue.
+    before: f64,
+    alone: u32,
     min_rtt: MinRtt,
     max_rtt: MaxRtt,
     phase: Phase,
@@ -172,6 +191,9 @@ pub struct Model {
     contest: Option<Contest>,
     truce: Option<u64>,
     truce_at: Instant,
+    /// How long after a truce the next is due, and when the last contest was left.
+    truce_every: Duration,
+    left_at: Option<Instant>,
     policer: Policer,
     /// Loss with delay has shown that more than this does not fit.
     ceiling: Option<u64>,
@@ -233,6 +255,9 @@ impl Model {
             rate: MaxRate::default(),
             peak: 0.0,
             held: 0.0,
+            kept: 0.0,
+            before: 0.0,
+            alone: 0,
             min_rtt: MinRtt::new(now),
             max_rtt: MaxRtt::new(now),
             phase: Phase::Startup,
@@ -254,6 +279,8 @@ impl Model {
             contest: None,
             truce: None,
             truce_at: now,
+            truce_every: TRUCE_EVERY,
+            left_at: None,
             policer: Policer::new(),
             ceiling: None,
             burst: (0, now),
@@ -312,10 +339,13 @@ impl Model {
         self.enter(Phase::Startup);
         self.rate = MaxRate::default();
         self.bursts = MaxRate::default();
+        self.peak = 0.0;
+        self.kept = 0.0;
         self.full = 0.0;
         self.contest = None;
         self.truce = None;
         self.standing = 0;
+        self.alone = 0;
         self.queued = (0, 0.0);
         self.ceiling = None;
         self.books = Books::new(now);
@@ -380,6 +410,7 @@ impl Model {
         self.rate.expire(self.round);
         self.peak = self.rate.get().max(self.peak * PEAK_FADES);
         self.held = self.rate.get().max(self.held * HELD_FADES);
+        self.kept *= HELD_FADES;
         self.step(now, has_queue, is_congested);
         self.round += 1;
         self.round_ends = self.sampler.delivered();
@@ -427,7 +458,7 @@ impl Model {
         if self.queued.0 < QUEUED_ROUNDS || self.contest.is_some() {
             return;
         }
-        let rate = self.queued.1.min(self.rate.get());
+        let rate = self.queued.1.max(self.floor()).min(self.rate.get());
         if rate < 0.9 * self.rate.get() {
             self.share = self.share.max(self.rate.get());
         }
@@ -442,6 +473,9 @@ impl Model {
         let rounds = self.round.saturating_sub(self.phase_round);
         let grew = self.rate.get() >= self.full * GROWS;
         let loss = self.books.loss();
+        if self.phase == Phase::Down && rounds == 1 {
+            self.before = self.books.goodput(now);
+        }
         match self.phase {
             Phase::Startup => {
                 if grew {
@@ -492,6 +526,16 @@ impl Model {
         if self.contest.is_some() {
             return;
         }
+        let goodput = self.books.goodput(now);
+        if self.is_alone(has_queue, goodput) {
+            // The path has become slower.
+            self.rate.replace(self.round, goodput);
+            self.peak = goodput;
+            self.kept = 0.0;
+            self.standing = 0;
+            self.share = 0.0;
+            return;
+        }
         if !has_queue {
             self.standing = self.standing.saturating_sub(1);
             if self.standing == 0 {
@@ -504,18 +548,42 @@ impl Model {
             self.share = self.share.max(self.rate.get());
         }
         let rate = self.rate.get();
-        let rate = self.books.goodput(now).clamp(rate * YIELDS_MIN, rate * YIELDS_LEAVE);
-        self.rate.replace(self.round, rate);
+        let left = goodput.clamp(rate * YIELDS_MIN, rate * YIELDS_LEAVE);
+        self.rate.replace(self.round, left.max(self.floor().min(rate)));
         if self.standing == 0 || delay > self.standing_delay.mul_f64(SHRINKS) {
             self.standing += 1;
         }
         self.standing_delay = delay;
         if self.standing > YIELDS {
-            let rate = self.share.max(self.held);
-            self.contest = Some(Contest::new(now, self.round, rate, self.books.min_rtt));
-            self.truce_at = now;
-            self.share = 0.0;
+            self.begin_contest(now);
         }
+    }
+
+    /// After a drain: whether no less came through than before it, though less was sent. Then the
+    /// queue is this sender's own: beside others the same drain costs it a part of its rate.
+    fn is_alone(&mut self, has_queue: bool, goodput: f64) -> bool {
+        let costs_nothing = has_queue && goodput > self.before * ALONE;
+        self.alone = if costs_nothing { self.alone + 1 } else { 0 };
+        self.alone >= ALONE_DRAINS
+    }
+
+    /// What yielding leaves, in bytes a second. Others of this kind fit beside that: however many
+    /// come, one after the other, the parts of what each has seen do not add up to the path.
+    fn floor(&self) -> f64 {
+        self.kept.max(self.peak * YIELDS_KEEP)
+    }
+
+    fn begin_contest(&mut self, now: Instant) {
+        // Others were taken to be gone, and are not: a queue also empties because this sender gives
+        // way, as beside BBR.
+        let is_same =
+            self.left_at.is_some_and(|at| now.saturating_duration_since(at) < self.truce_every);
+        let longer = (2 * self.truce_every).min(TRUCE_EVERY_MAX);
+        self.truce_every = if is_same { longer } else { TRUCE_EVERY };
+        let rate = self.share.max(self.held);
+        self.contest = Some(Contest::new(now, self.round, rate, self.books.min_rtt));
+        self.truce_at = now;
+        self.share = 0.0;
     }
 
     /// Now and then a contest is suspended, best when all have just lost packets: if the queue
@@ -530,6 +598,7 @@ impl Model {
             self.truce = None;
             self.contest = None;
             self.standing = 0;
+            self.left_at = Some(now);
         }
     }
 
@@ -615,12 +684,13 @@ impl Model {
         if self.truce.is_some() || !self.max_rtt.is_full(min_rtt, rtt) {
             return;
         }
-        let is_due = now.saturating_duration_since(self.truce_at) > TRUCE_EVERY;
+        let is_due = now.saturating_duration_since(self.truce_at) > self.truce_every;
         if contest.cut(now, self.round, rtt, self.mtu) && is_due {
             self.truce = Some(self.round);
             // What came through: all who take a truce together then fit.
             let rate = self.books.goodput(now).min(self.rate.get());
             if rate > 0.0 {
+                self.kept = self.kept.max(rate * KEPT);
                 self.rate.replace(self.round, rate);
             }
         }

@@ -7,9 +7,13 @@ use qpipe_congestion::ModelFactory;
 use quinn_proto::congestion::{ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn_proto::{IdleTimeout, TransportConfig, VarInt};
 
+use super::bbr::BbrFactory;
+
 /// What controls a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
+    /// A stand-in for the kernel's BBR.
+    Bbr,
     /// quinn's CUBIC.
     Cubic,
     /// quinn's NewReno.
@@ -28,9 +32,20 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 impl Algorithm {
+    /// Whether the host paces it at the rate that it says, instead of quinn by its window.
+    pub(super) fn is_paced_by_host(self) -> bool {
+        self == Algorithm::Bbr
+    }
+
+    /// Datagrams that a connection makes at once, as quinn does.
+    pub(super) fn batch(self) -> usize {
+        if self.is_paced_by_host() { 1 } else { 10 }
+    }
+
     /// The transport of a connection that it controls.
     pub(super) fn transport(self) -> Arc<TransportConfig> {
         let factory: Arc<dyn ControllerFactory + Send + Sync> = match self {
+            Algorithm::Bbr => Arc::new(BbrFactory),
             Algorithm::Cubic => Arc::new(CubicConfig::default()),
             Algorithm::NewReno => Arc::new(NewRenoConfig::default()),
             Algorithm::Own => Arc::new(ModelFactory),

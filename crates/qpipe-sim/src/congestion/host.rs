@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
@@ -15,13 +15,17 @@ use super::Algorithm;
 use crate::node::transport::{self, Configs};
 use crate::rng::Rng;
 
-/// Datagrams that a connection makes at once, as quinn does.
-const BATCH: usize = 10;
+/// What the host sends at once of what it paces, as the kernel does.
+const PACED_BURST: Duration = Duration::from_millis(1);
 
 /// One end of a flow.
 pub(super) struct End {
     pub(super) quic: Connection,
     stream: Option<StreamId>,
+    by: Algorithm,
+    /// When it may send again, as far as the host paces it, and whether it waits for that.
+    paced: Option<Instant>,
+    waits: bool,
     /// Bytes that are to be written yet.
     pub(super) wanted: u64,
     /// Bytes that were read.
@@ -60,7 +64,7 @@ impl Host {
         let (mut config, _) = self.configs.client(&mut self.rng);
         config.transport_config(by.transport());
         let (handle, quic) = self.endpoint.connect(now, config, to, "peer").ok()?;
-        self.ends.insert(handle.0, End::new(quic));
+        self.ends.insert(handle.0, End::new(quic, by));
         Some(handle.0)
     }
 
@@ -81,7 +85,7 @@ impl Host {
                 let config = Some(self.server.clone());
                 let (handle, quic) =
                     self.endpoint.accept(incoming, now, &mut response, config).ok()?;
-                self.ends.insert(handle.0, End::new(quic));
+                self.ends.insert(handle.0, End::new(quic, Algorithm::Own));
                 Some(handle.0)
             }
             DatagramEvent::Response(_) => None,
@@ -94,7 +98,10 @@ impl Host {
         end.work();
         let mut out = Vec::new();
         let mut buffer = Vec::new();
-        while let Some(transmit) = end.quic.poll_transmit(now, BATCH, &mut buffer) {
+        while end.may_send(now)
+            && let Some(transmit) = end.quic.poll_transmit(now, end.by.batch(), &mut buffer)
+        {
+            end.pace(now, transmit.size);
             let bytes = &buffer[..transmit.size];
             let segment = transmit.segment_size.unwrap_or(transmit.size);
             out.extend(bytes.chunks(segment).map(<[u8]>::to_vec));
@@ -110,8 +117,31 @@ impl Host {
 }
 
 impl End {
-    fn new(quic: Connection) -> End {
-        End { quic, stream: None, wanted: 0, received: 0 }
+    fn new(quic: Connection, by: Algorithm) -> End {
+        End { quic, stream: None, by, paced: None, waits: false, wanted: 0, received: 0 }
+    }
+
+    /// When something is due.
+    pub(super) fn due(&mut self) -> Option<Instant> {
+        let paced = self.paced.filter(|_| self.waits);
+        self.quic.poll_timeout().into_iter().chain(paced).min()
+    }
+
+    fn may_send(&mut self, now: Instant) -> bool {
+        // Once it waits, until all that was sent before is through.
+        let ahead = if self.waits { Duration::ZERO } else { PACED_BURST };
+        self.waits = self.paced.is_some_and(|at| at > now + ahead);
+        !self.waits
+    }
+
+    /// What is sent next waits until these bytes are through, at the rate that the controller says.
+    fn pace(&mut self, now: Instant, bytes: usize) {
+        if self.by.is_paced_by_host() {
+            let rate = self.quic.congestion_state().metrics().pacing_rate;
+            let took = rate.map(|rate| bytes as f64 * 8.0 / rate as f64);
+            let from = self.paced.map_or(now, |at| at.max(now));
+            self.paced = took.map(|took| from + Duration::from_secs_f64(took));
+        }
     }
 
     fn work(&mut self) {

@@ -4,6 +4,7 @@
 //! something to send, or that sends in bursts. All flows run from host 0 to host 1, through the one
 //! link of [`crate::net`].
 
+mod bbr;
 mod flow;
 mod host;
 mod report;

@@ -106,7 +106,7 @@ impl World<'_> {
         let mut next: Option<(Time, usize, usize)> = None;
         for (host, one) in self.hosts.iter_mut().enumerate() {
             for (id, end) in &mut one.ends {
-                if let Some(at) = end.quic.poll_timeout() {
+                if let Some(at) = end.due() {
                     let at = awake(host, clock::time(at).max(now));
                     if next.is_none_or(|next| at < next.0) {
                         next = Some((at, host, *id));

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::Algorithm::{Cubic, NewReno, Own};
+use super::Algorithm::{Bbr, Cubic, NewReno, Own};
 use super::{Change, Demand, Scene, jain, run};
 
 const MBIT: u64 = 1_000_000;
@@ -83,21 +83,22 @@ fn line(scene: &Scene, queue: f64) -> String {
 fn beside() -> String {
     let mut text =
         "\nBeside others, 50 Mbit/s, 20 ms: our share from second 10 to 60, all of the rate, \
-                    round trip\n"
+                    round trip, packets lost of ours\n"
             .to_owned();
     for queue in [1.0, 4.0] {
-        for other in [Cubic, NewReno] {
+        for other in [Cubic, NewReno, Bbr] {
             for flows in [[Own, other], [other, Own]] {
                 let mut scene = Scene::one(50 * MBIT, millis(10), 0.0, 60).with(&flows);
                 scene.queue = scene.bdp_packets(queue);
                 scene.measured.0 = seconds(10);
-                let (ours, all, rtt) = shares(&scene);
+                let (ours, all, rtt, lost) = shares(&scene);
                 let _ = writeln!(
                     text,
-                    "queue {queue} BDP, {flows:?}: {:.0} %, {:.0} %, {:.2}x",
+                    "queue {queue} BDP, {flows:?}: {:.0} %, {:.0} %, {:.2}x  lost {:.1} %",
                     ours * 100.0,
                     all * 100.0,
-                    rtt
+                    rtt,
+                    lost * 100.0,
                 );
             }
         }
@@ -105,8 +106,8 @@ fn beside() -> String {
     text
 }
 
-/// Our share, all of the rate, our round trip over the base.
-fn shares(scene: &Scene) -> (f64, f64, f64) {
+/// Our share, all of the rate, the round trip over the base, what we lost.
+fn shares(scene: &Scene) -> (f64, f64, f64, f64) {
     let (from, to) = scene.measured;
     let reports = run(scene);
     let goodput: Vec<f64> = reports.iter().map(|report| report.goodput(from, to)).collect();
@@ -114,7 +115,9 @@ fn shares(scene: &Scene) -> (f64, f64, f64) {
     let ours = scene.flows.iter().zip(&goodput).filter(|(flow, _)| flow.algorithm == Own);
     let ours: f64 = ours.map(|(_, goodput)| *goodput).sum();
     let rtt = reports[0].mean_rtt(from, to).as_secs_f64() / scene.base().as_secs_f64();
-    (ours / all, all / scene.rate as f64, rtt)
+    let lost = scene.flows.iter().zip(&reports).filter(|(flow, _)| flow.algorithm == Own);
+    let lost = lost.map(|(_, report)| report.lost).sum();
+    (ours / all, all / scene.rate as f64, rtt, lost)
 }
 
 /// Our own flows: how many, rate, delay of one way, queue in bandwidth-delay products, loss.
@@ -185,6 +188,8 @@ fn events() -> String {
     let changed = |change| Scene { changes: vec![(seconds(5), change)], ..base() };
     let later = [(3, 5, 100), (5, 6, 100), (6, 8, 100), (8, 20, 100)];
     show("rate halves", &changed(Change::Rate(50 * MBIT)), &later.map(halved));
+    let parts = [(3, 5, 100), (5, 8, 10), (8, 12, 10), (12, 20, 10)];
+    show("rate falls to a tenth", &changed(Change::Rate(10 * MBIT)), &parts);
     show("rate doubles", &changed(Change::Rate(200 * MBIT)), &later.map(doubled));
     show("round trip doubles", &changed(Change::Delay(millis(50))), &later);
     show("round trip halves", &changed(Change::Delay(millis(12))), &later);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Algorithm::{Cubic, Own};
+use super::Algorithm::{Bbr, Cubic, Own};
 use super::*;
 
 fn scene(loss: f64, seconds: u64) -> Scene {
@@ -47,6 +47,35 @@ fn beside_cubic_neither_starves() {
     scene.measured.0 = Duration::from_secs(8);
     let shares: Vec<f64> = run(&scene).iter().map(|report| share(&scene, report)).collect();
     assert!(shares.iter().all(|share| *share > 0.15), "{shares:?}");
+}
+
+#[test]
+fn beside_bbr_neither_starves_whichever_begins() {
+    for flows in [[Own, Bbr], [Bbr, Own]] {
+        let mut scene = scene(0.0, 25).with(&flows);
+        scene.measured.0 = Duration::from_secs(8);
+        let shares: Vec<f64> = run(&scene).iter().map(|report| share(&scene, report)).collect();
+        assert!(shares.iter().all(|share| *share > 0.15), "{flows:?}: {shares:?}");
+    }
+}
+
+#[test]
+fn the_stand_in_for_bbr_alone_fills_the_link_with_a_short_queue() {
+    let scene = scene(0.0, 9).with(&[Bbr]);
+    let report = &run(&scene)[0];
+    let rtt = report.mean_rtt(scene.measured.0, scene.measured.1);
+    assert!(share(&scene, report) > 0.9 && rtt < scene.base().mul_f64(1.25), "{rtt:?}");
+}
+
+#[test]
+fn a_link_that_slows_down_is_not_taken_for_one_that_is_shared() {
+    let mut scene = scene(0.0, 16);
+    scene.changes = vec![(Duration::from_secs(4), Change::Rate(scene.rate / 10))];
+    scene.measured.0 = Duration::from_secs(10);
+    let report = &run(&scene)[0];
+    let rtt = report.mean_rtt(scene.measured.0, scene.measured.1);
+    let share = 10.0 * share(&scene, report);
+    assert!(share > 0.75 && rtt < scene.base().mul_f64(1.25), "{share:.3}, {rtt:?}");
 }
 
 #[test]
