@@ -53,8 +53,9 @@ impl MaxRate {
 /// A smallest round trip that was not seen again for so long no longer counts.
 const RTT_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// And for so many rounds: what an outage delayed is a round or two.
-const RTT_ROUNDS: u64 = 10;
+/// And for so many rounds: what an outage delayed is a round or two, and a long path is dipped into
+/// seldom.
+const RTT_ROUNDS: u64 = 20;
 
 /// Then the smallest of one to two of these counts: both end within the age.
 const RTT_HALF: Duration = Duration::from_secs(4);
@@ -87,9 +88,15 @@ impl MinRtt {
         self.value
     }
 
-    /// How long ago the value was last seen.
-    pub(crate) fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.confirmed.0)
+    /// Whether the value was not seen for so long, and for so many rounds.
+    pub(crate) fn is_unseen(&self, now: Instant, round: u64, age: Duration, rounds: u64) -> bool {
+        now.saturating_duration_since(self.confirmed.0) > age && round >= self.confirmed.1 + rounds
+    }
+
+    /// What was known is wrong: it is `rtt`.
+    pub(crate) fn replace(&mut self, now: Instant, round: u64, rtt: Duration) {
+        self.value = Some(rtt);
+        self.confirmed = (now, round);
     }
 
     pub(crate) fn add(&mut self, now: Instant, round: u64, rtt: Duration) {

@@ -99,6 +99,11 @@ const SHRINKS: f64 = 0.85;
 const ALONE: f64 = 0.9;
 const ALONE_DRAINS: u32 = 3;
 
+/// So many rounds whose round trips differ by less than this part, though this sender drains its share
+/// again and again: they do not depend on any queue.
+const STEADY_ROUNDS: u32 = 12;
+const STEADY: f64 = 0.01;
+
 /// What a drain that finds a queue leaves of the rate, at most and at least.
 const YIELDS_LEAVE: f64 = 0.95;
 const YIELDS_MIN: f64 = 0.7;
@@ -115,8 +120,9 @@ const TRUCE_EVERY: Duration = Duration::from_secs(5);
 const TRUCE_EVERY_MAX: Duration = Duration::from_secs(60);
 const TRUCE_ROUNDS: u64 = 8;
 
-/// When the empty round trip was not seen for so long, the window dips to see it.
+/// When the empty round trip was not seen for so long, and so many rounds, the window dips to see it.
 const DIP_EVERY: Duration = Duration::from_secs(5);
+const DIP_ROUNDS: u64 = 15;
 
 /// A window that was not used for so long says nothing of the path any more.
 const STALE: Duration = Duration::from_secs(10);
@@ -161,6 +167,8 @@ pub struct Model {
     /// drains in a row have shown that nobody shares the queue.
     before: f64,
     alone: u32,
+    /// The round trip that rounds in a row were as long as, and how many.
+    steady: (Duration, u32),
     min_rtt: MinRtt,
     max_rtt: MaxRtt,
     phase: Phase,
@@ -258,6 +266,7 @@ impl Model {
             kept: 0.0,
             before: 0.0,
             alone: 0,
+            steady: (Duration::ZERO, 0),
             min_rtt: MinRtt::new(now),
             max_rtt: MaxRtt::new(now),
             phase: Phase::Startup,
@@ -412,6 +421,7 @@ impl Model {
         self.held = self.rate.get().max(self.held * HELD_FADES);
         self.kept *= HELD_FADES;
         self.step(now, has_queue, is_congested);
+        self.follow_path(now, has_queue && !is_congested);
         self.round += 1;
         self.round_ends = self.sampler.delivered();
         self.books = Books::new(now);
@@ -469,6 +479,22 @@ impl Model {
         }
     }
 
+    /// Others' queues sway, and shrink with this sender's part: what stays as long as it is through
+    /// some drains is the path, which has become longer.
+    fn follow_path(&mut self, now: Instant, has_queue: bool) {
+        let rtt = self.books.min_rtt;
+        let sways = rtt.abs_diff(self.steady.0) > self.steady.0.mul_f64(STEADY);
+        if !has_queue || sways {
+            self.steady = (rtt, 0);
+            return;
+        }
+        self.steady.1 += 1;
+        if self.steady.1 >= STEADY_ROUNDS && self.standing > 1 && self.contest.is_none() {
+            self.min_rtt.replace(now, self.round, rtt);
+            self.restart(now, self.window);
+        }
+    }
+
     fn step(&mut self, now: Instant, has_queue: bool, is_congested: bool) {
         let rounds = self.round.saturating_sub(self.phase_round);
         let grew = self.rate.get() >= self.full * GROWS;
@@ -501,8 +527,8 @@ impl Model {
             Phase::Up => {}
             Phase::Cruise => {
                 if rounds >= self.cruise {
-                    let age = self.min_rtt.age(now);
-                    self.is_dip = age > DIP_EVERY && self.contest.is_none();
+                    let is_unseen = self.min_rtt.is_unseen(now, self.round, DIP_EVERY, DIP_ROUNDS);
+                    self.is_dip = is_unseen && self.contest.is_none();
                     let can_probe = self.standing == 0 && !self.is_dip;
                     let is_policed = self.policer.limit().is_some();
                     let up = can_probe && !self.books.is_app_limited && !is_policed;

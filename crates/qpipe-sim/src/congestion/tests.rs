@@ -79,6 +79,15 @@ fn a_link_that_slows_down_is_not_taken_for_one_that_is_shared() {
 }
 
 #[test]
+fn a_path_that_becomes_longer_is_not_taken_for_a_queue_of_others() {
+    let mut scene = scene(0.0, 14);
+    scene.changes = vec![(Duration::from_secs(4), Change::Delay(2 * scene.delay))];
+    scene.measured.0 = Duration::from_secs(8);
+    let share = share(&scene, &run(&scene)[0]);
+    assert!(share > 0.85, "{share:.3}");
+}
+
+#[test]
 fn a_flow_goes_on_after_an_outage() {
     let mut scene = scene(0.0, 14);
     let at = Duration::from_secs;
