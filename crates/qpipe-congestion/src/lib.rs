@@ -6,7 +6,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | `model` | the controller: its phases, and the window that follows |
+//! | `model` | the controller: rounds, phases, what is done about queues, the window that follows |
 //! | `contest` | holding a share beside senders that keep a queue full (RFC 9438) |
 //! | `policer` | telling a token bucket from random loss |
 //! | `rate` | delivery-rate samples (draft-ietf-ccwg-bbr, section 4.1) |

@@ -1,0 +1,100 @@
+//! The window that follows from the model.
+
+use std::time::Instant;
+
+use super::phases::Phase;
+use super::{
+    BATCH_PACKETS, HOST_DELAY, INITIAL_PACKETS, Model, PACKETS_MIN, QUEUE_PACKETS, RANDOM_LOSS_MAX,
+};
+use crate::rate::Sample;
+
+/// Windows of the phases, in bandwidth-delay products.
+const STARTUP_GAIN: f64 = 2.0;
+const UP_GAIN: f64 = 1.25;
+const CRUISE_GAIN: f64 = 1.1;
+const DOWN_GAIN: f64 = 0.93;
+/// When the queue of others stands, and when the empty round trip has not been seen for long.
+const YIELD_GAIN: f64 = 0.95;
+const YIELD_DOWN_GAIN: f64 = 0.6;
+const DIP_GAIN: f64 = 0.5;
+
+/// Packets that Up adds for each second of the round trip, up to a quarter of the product, and at
+/// least: more for a small share than for a large one, so that shares approach each other.
+const UP_RATE: f64 = 200.0;
+const UP_PACKETS: f64 = 2.0;
+
+impl Model {
+    /// The bandwidth-delay product, in bytes.
+    pub(super) fn bdp(&self) -> f64 {
+        self.rate.get() * self.min_rtt.get().unwrap_or_default().as_secs_f64()
+    }
+
+    pub(super) fn gain(&self) -> f64 {
+        match self.phase {
+            Phase::Startup => STARTUP_GAIN,
+            Phase::Up => UP_GAIN,
+            Phase::Cruise if self.others.standing > 0 => YIELD_GAIN,
+            Phase::Cruise => CRUISE_GAIN,
+            Phase::Down if self.is_dip => DIP_GAIN,
+            Phase::Down if self.others.standing > 0 => YIELD_DOWN_GAIN,
+            Phase::Down => DOWN_GAIN,
+        }
+    }
+
+    /// The window that the model asks for, in bytes.
+    pub(super) fn modelled(&self) -> u64 {
+        let rate = self.policer.limit().map_or(self.rate.get(), |limit| limit.min(self.rate.get()));
+        let min_rtt = self.min_rtt.get().unwrap_or_default().as_secs_f64();
+        let bdp = rate * min_rtt;
+        if let Some(gain) = self.policer.trial_gain() {
+            return (bdp * gain) as u64;
+        }
+        // On a LAN what hosts delay is most of the window.
+        let host = rate * HOST_DELAY.as_secs_f64();
+        let gain = self.gain();
+        let bytes = if gain > 1.0 {
+            // The pacer's own batches come back as bursts: they need no more.
+            let own = if self.haste > 1 { 0 } else { BATCH_PACKETS * self.mtu };
+            let burst = (self.bursts.get() - own as f64).clamp(0.0, bdp.max(0.0));
+            let slack = host.max(burst).max(QUEUE_PACKETS * self.mtu as f64);
+            let probe = if self.phase == Phase::Up { self.probe(bdp) } else { 0.0 };
+            (bdp * gain).max(bdp + slack) + probe
+        } else {
+            (bdp * gain).max(host / 2.0)
+        };
+        // What is lost on the way was sent all the same.
+        (bytes / (1.0 - self.policer.random_loss().min(RANDOM_LOSS_MAX))) as u64
+    }
+
+    /// What Up adds to its gain, in bytes.
+    pub(super) fn probe(&self, bdp: f64) -> f64 {
+        let packet = self.mtu as f64;
+        let min_rtt = self.min_rtt.get().unwrap_or_default().as_secs_f64();
+        (UP_RATE * min_rtt * packet).min(bdp / 4.0).max(UP_PACKETS * packet)
+    }
+
+    pub(super) fn adjust(&mut self, now: Instant, sample: Sample) {
+        let least = PACKETS_MIN * self.mtu;
+        let modelled = self.modelled();
+        if self.phase == Phase::Startup {
+            let most = modelled.max(INITIAL_PACKETS * self.mtu);
+            if !sample.is_app_limited {
+                self.window = (self.window + sample.acked).min(most.max(self.window));
+            }
+            return;
+        }
+        let mut window = self.ceiling.map_or(modelled, |ceiling| modelled.min(ceiling));
+        if let Some(contest) = &mut self.others.contest
+            && self.others.truce.is_none()
+        {
+            if self.in_flight + sample.acked >= contest.window() * 4 / 5 {
+                contest.grow(now, sample.rtt, sample.acked, self.mtu);
+            }
+            window = window.max(contest.window());
+        }
+        self.window = window.max(least);
+        if self.phase == Phase::Down && self.drained.is_none() && self.in_flight <= self.window {
+            self.drained = Some(self.round);
+        }
+    }
+}
