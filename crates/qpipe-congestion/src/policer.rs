@@ -14,7 +14,7 @@ const TRIAL_EVERY_ROUNDS: u64 = 50;
 const LOSSY_ROUNDS: u32 = 6;
 
 /// A round that loses more than this part is an outage, not a policer.
-const OUTAGE: f64 = 0.6;
+const OUTAGE: f64 = 0.9;
 
 /// Losses that a trial has to make likely before it decides, and its length in rounds.
 const TRIAL_LOSSES: f64 = 10.0;
@@ -29,7 +29,7 @@ const TRIAL_PASSES: f64 = 0.3;
 /// The part of the rounds that has to be without any queue behind a policer.
 const FLAT: f64 = 0.5;
 
-/// What is sent of the rate during a trial, and of the policed rate after it.
+/// What is sent of what comes through during a trial, and of the policed rate after it.
 const TRIAL_GAIN: f64 = 0.85;
 const POLICED_GAIN: f64 = 0.97;
 
@@ -51,7 +51,7 @@ pub(crate) struct Policer {
     /// How many of the rounds had no queue at all, smoothed.
     flat: f64,
     trial: Option<Trial>,
-    tried_round: u64,
+    tried_round: Option<u64>,
     /// The rate that it lets through, and since when.
     limit: Option<Limit>,
 }
@@ -98,7 +98,7 @@ impl Policer {
             goodput: 0.0,
             flat: 0.0,
             trial: None,
-            tried_round: 0,
+            tried_round: None,
             limit: None,
         }
     }
@@ -113,9 +113,10 @@ impl Policer {
         if self.limit.is_some() { 0.0 } else { self.loss.min(self.proven) }
     }
 
-    /// The part of the model's rate that is to be sent during a trial.
-    pub(crate) fn trial_gain(&self) -> Option<f64> {
-        self.trial.map(|_| TRIAL_GAIN)
+    /// What is to be sent during a trial, in bytes in a second: of what came through, since a bucket
+    /// that was full at first let much more through.
+    pub(crate) fn trial_rate(&self) -> Option<f64> {
+        self.trial.map(|trial| trial.goodput_before * TRIAL_GAIN)
     }
 
     /// Not more than this is to be sent, in bytes in a second.
@@ -141,7 +142,10 @@ impl Policer {
         }
         self.lossy = if loss > SUSPECT / 2.0 { self.lossy + 1 } else { self.lossy / 2 };
         self.loss += (loss - self.loss) / 8.0;
-        self.goodput += (round.goodput - self.goodput) / 8.0;
+        // Before it lost anything it may have sent less than it could, and in the first round that did
+        // the queue was still drained.
+        let is_first = self.lossy <= 2;
+        self.goodput += (round.goodput - self.goodput) / if is_first { 1.0 } else { 8.0 };
         if let Some(limit) = &mut self.limit {
             if self.loss > SUSPECT {
                 limit.rate = limit.rate.min(self.goodput);
@@ -156,7 +160,8 @@ impl Policer {
             return;
         }
         let is_suspect = self.loss > SUSPECT && self.lossy >= LOSSY_ROUNDS;
-        if is_suspect && round.number >= self.tried_round + TRIAL_EVERY_ROUNDS {
+        let is_due = self.tried_round.is_none_or(|at| round.number >= at + TRIAL_EVERY_ROUNDS);
+        if is_suspect && is_due {
             self.trial = Some(Trial {
                 began: round.number,
                 loss_before: self.loss,
@@ -189,6 +194,6 @@ impl Policer {
             self.proven = 1.25 * loss;
         }
         self.trial = None;
-        self.tried_round = round.number;
+        self.tried_round = Some(round.number);
     }
 }

@@ -43,12 +43,16 @@ impl Model {
 
     /// The window that the model asks for, in bytes.
     pub(super) fn modelled(&self) -> u64 {
-        let rate = self.policer.limit().map_or(self.rate.get(), |limit| limit.min(self.rate.get()));
         let min_rtt = self.min_rtt.get().unwrap_or_default().as_secs_f64();
-        let bdp = rate * min_rtt;
-        if let Some(gain) = self.policer.trial_gain() {
-            return (bdp * gain) as u64;
+        let rate = self.rate.get();
+        if let Some(limit) = self.policer.limit() {
+            // Where no queue is, a larger window is a larger rate.
+            return (limit.min(rate * CRUISE_GAIN) * min_rtt) as u64;
         }
+        if let Some(limit) = self.policer.trial_rate() {
+            return (limit.min(rate) * min_rtt) as u64;
+        }
+        let bdp = rate * min_rtt;
         // On a LAN what hosts delay is most of the window.
         let host = rate * HOST_DELAY.as_secs_f64();
         let gain = self.gain();

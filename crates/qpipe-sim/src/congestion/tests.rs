@@ -88,6 +88,15 @@ fn a_path_that_becomes_longer_is_not_taken_for_a_queue_of_others() {
 }
 
 #[test]
+fn a_token_bucket_is_told_from_random_loss() {
+    let mut scene = scene(0.0, 14);
+    scene.policer = Some((scene.rate / 2, 50_000));
+    let report = &run(&scene)[0];
+    let share = 2.0 * share(&scene, report);
+    assert!(share > 0.9 && report.lost < 0.04, "{share:.3}, lost {:.3}", report.lost);
+}
+
+#[test]
 fn a_flow_goes_on_after_an_outage() {
     let mut scene = scene(0.0, 14);
     let at = Duration::from_secs;
