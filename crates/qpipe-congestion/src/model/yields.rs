@@ -177,8 +177,11 @@ impl Model {
         }
         let rate = self.rate.get();
         let left = goodput.clamp(rate * YIELDS_MIN, rate * YIELDS_LEAVE);
-        self.rate.replace(self.round, left.max(self.floor().min(rate)));
-        if self.others.standing == 0 || delay > self.others.standing_delay.mul_f64(SHRINKS) {
+        let floor = self.floor().min(rate);
+        self.rate.replace(self.round, left.max(floor));
+        // What others keep may shrink for a while: who has no more to give does not wait for that.
+        let stands = delay > self.others.standing_delay.mul_f64(SHRINKS);
+        if self.others.standing == 0 || stands || left < floor {
             self.others.standing += 1;
         }
         self.others.standing_delay = delay;
