@@ -61,7 +61,7 @@ impl Books {
 
 impl Model {
     /// The round trip from which there is a queue.
-    pub(super) fn queue_rtt(&self) -> Duration {
+    fn queue_rtt(&self) -> Duration {
         let min = self.min_rtt.get().unwrap_or_default();
         // The rate of the path, of which this sender's may be a small share.
         let packets = 3.0 * QUEUE_PACKETS * self.mtu as f64 / self.peak.max(1.0);
@@ -70,12 +70,12 @@ impl Model {
     }
 
     /// Up to this round trip nothing waits anywhere.
-    pub(super) fn flat_rtt(&self) -> Duration {
+    fn flat_rtt(&self) -> Duration {
         let min = self.min_rtt.get().unwrap_or_default();
         min + (min / 20).max(Duration::from_millis(1))
     }
 
-    pub(super) fn has_queue(&self) -> bool {
+    fn has_queue(&self) -> bool {
         !self.is_held_up
             && self.books.min_rtt != Duration::MAX
             && self.books.min_rtt > self.queue_rtt()
@@ -101,7 +101,7 @@ impl Model {
 
     /// Acknowledgements that come in bursts need a window for what waits between them
     /// (draft-ietf-ccwg-bbr, section 5.5.9).
-    pub(super) fn learn_burst(&mut self, now: Instant, sample: Sample) {
+    fn learn_burst(&mut self, now: Instant, sample: Sample) {
         let took = |since| now.saturating_duration_since(since).as_secs_f64();
         let mut expected = self.rate.get() * took(self.burst.1);
         if expected >= self.burst.0 as f64 {
@@ -113,7 +113,7 @@ impl Model {
         self.bursts.add(self.round, beyond);
     }
 
-    pub(super) fn end_round(&mut self, now: Instant) {
+    fn end_round(&mut self, now: Instant) {
         self.hasten();
         if self.books.min_rtt != Duration::MAX {
             self.max_rtt.add(now, self.books.min_rtt);
@@ -149,7 +149,7 @@ impl Model {
 
     /// A busy host sends less than its window, since quinn's pacer forgets what it did not send within
     /// two milliseconds: then the pacer has to be told more.
-    pub(super) fn hasten(&mut self) {
+    fn hasten(&mut self) {
         let is_used = 4 * self.books.most >= 3 * self.window;
         self.is_held_up = !is_used && !self.books.is_app_limited;
         if self.is_held_up {

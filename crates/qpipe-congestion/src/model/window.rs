@@ -29,7 +29,7 @@ impl Model {
         self.rate.get() * self.min_rtt.get().unwrap_or_default().as_secs_f64()
     }
 
-    pub(super) fn gain(&self) -> f64 {
+    fn gain(&self) -> f64 {
         match self.phase {
             Phase::Startup => STARTUP_GAIN,
             Phase::Up => UP_GAIN,
@@ -42,7 +42,7 @@ impl Model {
     }
 
     /// The window that the model asks for, in bytes.
-    pub(super) fn modelled(&self) -> u64 {
+    fn modelled(&self) -> u64 {
         let min_rtt = self.min_rtt.get().unwrap_or_default().as_secs_f64();
         let rate = self.rate.get();
         if let Some(limit) = self.policer.limit() {
@@ -71,7 +71,7 @@ impl Model {
     }
 
     /// What Up adds to its gain, in bytes.
-    pub(super) fn probe(&self, bdp: f64) -> f64 {
+    fn probe(&self, bdp: f64) -> f64 {
         let packet = self.mtu as f64;
         let min_rtt = self.min_rtt.get().unwrap_or_default().as_secs_f64();
         (UP_RATE * min_rtt * packet).min(bdp / 4.0).max(UP_PACKETS * packet)

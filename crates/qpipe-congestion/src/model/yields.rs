@@ -192,7 +192,7 @@ impl Model {
 
     /// After a drain: whether no less came through than before it, though less was sent. Then the
     /// queue is this sender's own: beside others the same drain costs it a part of its rate.
-    pub(super) fn is_alone(&mut self, has_queue: bool, goodput: f64) -> bool {
+    fn is_alone(&mut self, has_queue: bool, goodput: f64) -> bool {
         let costs_nothing = has_queue && goodput > self.others.before * ALONE;
         self.others.alone = if costs_nothing { self.others.alone + 1 } else { 0 };
         self.others.alone >= ALONE_DRAINS
@@ -200,11 +200,11 @@ impl Model {
 
     /// What yielding leaves, in bytes a second. Others of this kind fit beside that: however many
     /// come, one after the other, the parts of what each has seen do not add up to the path.
-    pub(super) fn floor(&self) -> f64 {
+    fn floor(&self) -> f64 {
         self.others.kept.max(self.peak * YIELDS_KEEP)
     }
 
-    pub(super) fn begin_contest(&mut self, now: Instant) {
+    fn begin_contest(&mut self, now: Instant) {
         // Others were taken to be gone, and are not: a queue also empties because this sender gives
         // way, as beside BBR.
         let is_same = self
