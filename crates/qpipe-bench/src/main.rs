@@ -23,10 +23,6 @@ mod measure;
 mod run;
 
 #[cfg(target_os = "linux")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-#[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     args::main()
 }

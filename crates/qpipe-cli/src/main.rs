@@ -29,10 +29,8 @@ use clap::Parser;
 
 use crate::{args::Cli, exit::Exit};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() {
+    startup::tune_allocator();
     if env::args_os().nth(1).is_some_and(|command| command == "node") {
         // Before there is anything else: it outlives whoever starts it.
         qpipe_node::local::detach();
