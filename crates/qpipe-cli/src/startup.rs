@@ -53,8 +53,8 @@ static STDIN_CLOSED: AtomicBool = AtomicBool::new(false);
 static STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
 static IGNORED: AtomicU64 = AtomicU64::new(0);
 
-// The linker is told to put a function pointer where the C runtime looks for
-// functions to call before `main`. The section holds nothing but such pointers, this one is to a
+// Unsafe: the linker is told to put a function pointer where the C runtime looks for functions to call
+// before `main`. The section holds nothing but such pointers, this one is to a
 // function that lives as long as the program, takes no arguments (the C calling convention lets the
 // callee ignore those it gets), cannot panic, allocates nothing, and uses nothing of Rust's
 // runtime: atomics and system calls only.

@@ -17,17 +17,18 @@ const LARGE_BYTES: usize = 32 * 1024;
 /// After so many in a row, 4 MiB, more is to be expected.
 const LARGE_IN_A_ROW: u32 = 128;
 
-/// Pipes that one process enlarges, of those that it has at a time: a quarter of what the kernel lets
-/// a user have. Beyond that every new pipe of the user would hold two pages.
-const LARGE_PIPES_MAX: usize = 64;
+/// What the pipes that one process enlarged hold together, in bytes. Beyond 64 MiB
+/// (fs.pipe-user-pages-soft) the kernel gives a user's new pipes, those of all their programs, one page or
+/// two: half of that is left to others.
+const ENLARGED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-static LARGE_PIPES: AtomicUsize = AtomicUsize::new(0);
+static ENLARGED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// How much passed lately through a descriptor.
 #[derive(Debug, Default)]
 pub struct Traffic {
     large_in_a_row: u32,
-    place: Option<LargePipe>,
+    enlarged: Option<LargePipe>,
 }
 
 impl Traffic {
@@ -38,45 +39,40 @@ impl Traffic {
         }
         self.large_in_a_row = if bytes < LARGE_BYTES { 0 } else { self.large_in_a_row + 1 };
         if self.large_in_a_row == LARGE_IN_A_ROW {
-            self.place = LargePipe::claim();
-            if self.place.is_some() {
-                enlarge(fd);
-            }
+            self.enlarged = LargePipe::enlarge(fd, BULK_BYTES);
         }
     }
 }
 
-/// One of [`LARGE_PIPES_MAX`] places.
+/// A part of [`ENLARGED_BYTES_MAX`].
 #[derive(Debug)]
-struct LargePipe(());
+pub(crate) struct LargePipe(usize);
 
 impl LargePipe {
-    fn claim() -> Option<LargePipe> {
-        let claimed = LARGE_PIPES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pipes| {
-            (pipes < LARGE_PIPES_MAX).then_some(pipes + 1)
-        });
-        claimed.ok().map(|_| LargePipe(()))
+    /// Has what is behind `fd` hold `bytes`, if it is a pipe that holds less and there is so much left.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn enlarge(fd: BorrowedFd<'_>, bytes: usize) -> Option<LargePipe> {
+        use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
+
+        fcntl_getpipe_size(fd).ok().filter(|holds| *holds < bytes)?;
+        let more = |taken| Some(taken + bytes).filter(|taken| *taken <= ENLARGED_BYTES_MAX);
+        ENLARGED_BYTES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        let part = LargePipe(bytes);
+        // Refused to whoever has too much already: it works as it is.
+        fcntl_setpipe_size(fd, bytes).ok().map(|_| part)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn enlarge(_: BorrowedFd<'_>, _: usize) -> Option<LargePipe> {
+        None
     }
 }
 
 impl Drop for LargePipe {
     fn drop(&mut self) {
-        LARGE_PIPES.fetch_sub(1, Ordering::Relaxed);
+        ENLARGED_BYTES.fetch_sub(self.0, Ordering::Relaxed);
     }
 }
-
-#[cfg(target_os = "linux")]
-fn enlarge(fd: BorrowedFd<'_>) {
-    use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
-
-    if fcntl_getpipe_size(fd).is_ok_and(|bytes| bytes < BULK_BYTES) {
-        // Without it, it goes on as before: the user may have too many large pipes.
-        let _ = fcntl_setpipe_size(fd, BULK_BYTES);
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn enlarge(_: BorrowedFd<'_>) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -99,5 +95,15 @@ mod tests {
         std::iter::repeat_n(LARGE_BYTES, 128).for_each(|bytes| traffic.note(read.as_fd(), bytes));
 
         assert_eq!(fcntl_getpipe_size(&read).unwrap(), BULK_BYTES.max(before));
+    }
+
+    #[test]
+    fn what_is_no_pipe_takes_no_part_of_what_pipes_may_hold() {
+        let file = tempfile::tempfile().unwrap();
+        let mut traffic = Traffic::default();
+
+        std::iter::repeat_n(LARGE_BYTES, 128).for_each(|bytes| traffic.note(file.as_fd(), bytes));
+
+        assert!(traffic.enlarged.is_none());
     }
 }

@@ -77,9 +77,7 @@ impl Sink {
             return Err(io::ErrorKind::WriteZero.into());
         }
         let written = written.min(bytes.len());
-        if self.descriptor.is_pipe() {
-            self.traffic.note(self.descriptor.as_fd(), written);
-        }
+        self.traffic.note(self.descriptor.as_fd(), written);
         bytes.advance(written);
         Ok(written)
     }

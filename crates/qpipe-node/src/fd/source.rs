@@ -122,7 +122,7 @@ impl Source {
         self.settle().await;
         if self.held.is_empty() && !self.ended {
             self.held = self.read(max).await?;
-            if self.descriptor.is_pipe() && !self.keeps_writes {
+            if !self.keeps_writes {
                 self.traffic.note(self.descriptor.as_fd(), self.held.len());
             }
             self.ended = self.held.is_empty();

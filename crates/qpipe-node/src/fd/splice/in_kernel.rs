@@ -3,13 +3,10 @@
 use std::{
     io,
     os::fd::AsFd,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
-use rustix::{
-    io::Errno,
-    pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size},
-};
+use rustix::{io::Errno, pipe::SpliceFlags};
 use tokio::task::coop::consume_budget;
 
 use super::{Sink, Source, Unspliced};
@@ -17,6 +14,7 @@ use crate::fd::{
     descriptor::{Descriptor, Way},
     pooled::restarted,
 };
+use crate::traffic::LargePipe;
 
 /// What is moved at a time, and how large pipes are made.
 const STEP_BYTES: usize = 1024 * 1024;
@@ -26,14 +24,8 @@ const STEP_BYTES: usize = 1024 * 1024;
 /// bare loop of splice(2) took 0.6 to 0.8 s of all their processor time a GiB, with this 0.4 to 0.6.
 const STEP_BYTES_MIN: usize = 256 * 1024;
 
-/// Pipes that are grown at the same time. Beyond 64 MiB (fs.pipe-user-pages-soft) the kernel gives
-/// a user's new pipes, those of all their programs, one page or two: half of that is left to others.
-const PIPES_GROWN_MAX: usize = 32;
-
 /// EAGAIN so often although both ends are ready: it will not do.
 const REFUSALS_MAX: u32 = 16;
-
-static PIPES_GROWN: AtomicUsize = AtomicUsize::new(0);
 
 /// Moves what it can inside the kernel. `Ok`: the rest, if any, has to be read and written.
 ///
@@ -51,7 +43,7 @@ pub(super) async fn splice(
     // A file may keep a step waiting.
     let is_pooled = output.way() == Way::Pooled;
     let can_fill = output.is_pipe();
-    let _grown = [Grown::grow(input), Grown::grow(output)];
+    let _large = [input, output].map(|end| LargePipe::enlarge(end.as_fd(), STEP_BYTES));
     let mut refusals = 0;
     while refusals < REFUSALS_MAX {
         consume_budget().await;
@@ -120,27 +112,4 @@ fn step_of(
 async fn pooled_step(source: &mut Source, sink: &Sink) -> io::Result<Result<usize, Errno>> {
     source.moving.start(step_of(source, sink));
     source.moving.finish().await.unwrap_or(Ok(Err(Errno::AGAIN)))
-}
-
-/// One of the [`PIPES_GROWN_MAX`].
-struct Grown;
-
-impl Grown {
-    fn grow(end: &Descriptor) -> Option<Self> {
-        if !end.is_pipe() || fcntl_getpipe_size(end.shared()).ok()? >= STEP_BYTES {
-            return None;
-        }
-        let one_more = |grown| (grown < PIPES_GROWN_MAX).then_some(grown + 1);
-        PIPES_GROWN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        let grown = Self;
-        // Refused to whoever has too much already: it works as it is.
-        fcntl_setpipe_size(end.shared(), STEP_BYTES).ok()?;
-        Some(grown)
-    }
-}
-
-impl Drop for Grown {
-    fn drop(&mut self) {
-        PIPES_GROWN.fetch_sub(1, Ordering::Relaxed);
-    }
 }
