@@ -10,10 +10,12 @@ use std::{
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, Once, atomic::AtomicBool},
     thread,
     time::{Duration, Instant},
 };
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tempfile::TempDir;
 
 pub use running::{Ended, Running};
@@ -138,6 +140,8 @@ impl Host {
     }
 
     fn program(&self, program: impl AsRef<OsStr>) -> Start {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(handle_what_is_ignored);
         let mut command = Command::new(program);
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("QPIPE_") {
@@ -166,6 +170,19 @@ impl Host {
             command.env("QPIPE_DIRECT", "1");
         }
         Start { command, what: String::new(), captures_stdout: true }
+    }
+}
+
+/// What runs the tests may ignore signals (`nohup`, a script's job in the background), and programs
+/// would inherit that. They do not inherit a handler, so the signals get one that does nothing.
+fn handle_what_is_ignored() {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        if ignored >> (signal - 1) & 1 == 1 {
+            signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false))).unwrap();
+        }
     }
 }
 

@@ -215,7 +215,11 @@ impl Args {
                     Verb::Idle { pipes, .. } => measure::idle::idle(&near, *pipes).await?,
                     _ => self.measure_over(near.clone()).await?,
                 };
-                result["rtt_ms"] = (near.rtt().as_secs_f64() * 1e3).into();
+                if let Some(connection) = near.connection() {
+                    result["rtt_ms"] = (connection.rtt.as_secs_f64() * 1e3).into();
+                    result["datagram_bytes"] = connection.mtu.into();
+                    result["lost_packets"] = connection.lost_packets.into();
+                }
                 near.close().await;
                 Ok(result)
             }

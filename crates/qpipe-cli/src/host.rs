@@ -1,6 +1,6 @@
 //! This host: its files, its key, its settings.
 
-use std::{env, time::Duration};
+use std::{cell::OnceCell, env, time::Duration};
 
 use anyhow::anyhow;
 use qpipe::{Patience, identity::HostIdentity};
@@ -13,31 +13,44 @@ pub(crate) struct ThisHost {
     home: Option<Home>,
     /// What config.toml says.
     pub(crate) config: Config,
-    /// The host's key.
-    pub(crate) identity: HostIdentity,
+    /// The host's key, once it was asked for.
+    identity: OnceCell<HostIdentity>,
 }
 
 impl ThisHost {
-    /// Reads config.toml and the key, and makes the key where there is none.
-    ///
-    /// Where no variable says where things are kept (a container, a service), it has no files and
-    /// a key for this process alone: enough for tickets.
+    /// Reads config.toml. Where no variable says where things are kept (a container, a service), it has
+    /// no files.
     ///
     /// # Errors
-    /// If the configuration or the key is there and unusable.
+    /// If the configuration is there and unusable.
     pub(crate) fn load() -> anyhow::Result<Self> {
         let home = match home() {
             Ok(home) => home,
             Err(HomeError::Unknown) => {
-                let identity = HostIdentity::ephemeral()?;
-                return Ok(Self { home: None, config: Config::default(), identity });
+                let config = Config::default();
+                return Ok(Self { home: None, config, identity: OnceCell::new() });
             }
             Err(error) => return Err(error.into()),
         };
         let config = Config::load(&home.config_file())?;
         home.create()?;
-        let identity = HostIdentity::load_or_create(&home.key_dir())?;
-        Ok(Self { home: Some(home), config, identity })
+        Ok(Self { home: Some(home), config, identity: OnceCell::new() })
+    }
+
+    /// The host's key, which is made where there is none; without files one for this process alone,
+    /// enough for tickets. Whoever leaves everything to the host's node has no need of it.
+    ///
+    /// # Errors
+    /// If the key is there and unusable.
+    pub(crate) fn identity(&self) -> anyhow::Result<&HostIdentity> {
+        if let Some(identity) = self.identity.get() {
+            return Ok(identity);
+        }
+        let identity = match &self.home {
+            Some(home) => HostIdentity::load_or_create(&home.key_dir())?,
+            None => HostIdentity::ephemeral()?,
+        };
+        Ok(self.identity.get_or_init(|| identity))
     }
 
     /// Where its files are.
@@ -53,7 +66,7 @@ impl ThisHost {
     /// # Errors
     /// None runs.
     pub(crate) async fn own_node(&self) -> anyhow::Result<Way> {
-        Ok(Way::to_own_node(self.home()?, self.identity.fingerprint(), &self.config).await?)
+        Ok(Way::to_own_node(self.home()?, self.identity()?.fingerprint(), &self.config).await?)
     }
 
     /// How long peers that are not heard are waited for: of the command line, else of config.toml,

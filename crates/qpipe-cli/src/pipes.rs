@@ -223,7 +223,7 @@ fn start(args: &PipeArgs, this: &ThisHost, accepts: bool) -> anyhow::Result<Arc<
         patience: this.patience(args.waiting, GIVE_UP),
         ..NodeOptions::default()
     };
-    let identity = this.identity.process()?;
+    let identity = this.identity()?.process()?;
     let started = Node::start(identity.clone(), options, Arc::new(Nobody));
     let node = Arc::new(started.map_err(|error| match &error {
         StartError::Bind { address, source } => {
@@ -231,7 +231,7 @@ fn start(args: &PipeArgs, this: &ThisHost, accepts: bool) -> anyhow::Result<Arc<
         }
         StartError::Random(_) | StartError::Tls(_) => error.into(),
     })?);
-    tokio::spawn(keep_certified(node.clone(), this.identity.clone(), identity));
+    tokio::spawn(keep_certified(node.clone(), this.identity()?.clone(), identity));
     let (telling, config) = (node.clone(), this.config.clone());
     tokio::spawn(async move {
         while let Some(notice) = telling.next_notice().await {

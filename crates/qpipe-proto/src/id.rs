@@ -1,6 +1,6 @@
 //! Pipe ids and sets of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 /// Which of a session's two nodes: the one that dialled its first connection, or the other.
@@ -25,6 +25,10 @@ impl Side {
 /// A pipe's id in its session. Ids count up per opener and are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PipeId(u64);
+
+/// A map of pipes. Ids are looked up for each piece of content, so they are hashed more cheaply than
+/// std does; the seed is a process's own, so no peer knows which ids collide.
+pub type PipeMap<V> = HashMap<PipeId, V, foldhash::fast::RandomState>;
 
 impl PipeId {
     /// The largest id: QUIC's variable-length integers end there (RFC 9000, section 16).

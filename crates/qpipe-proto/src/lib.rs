@@ -43,7 +43,7 @@ mod write_end;
 pub use budget::Budget;
 pub use cause::Cause;
 pub use fingerprint::Fingerprint;
-pub use id::{PipeId, Side};
+pub use id::{PipeId, PipeMap, Side};
 pub use name::{NamePattern, PipeName};
 pub use read_end::ReadOutcome;
 pub use session::Session;

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use qpipe::{
-    Address, IncomingOpen, Nobody, Node, NodeOptions, OpenOptions, OpenTarget, Peer, PipeReader,
-    PipeWriter, Session, identity::HostIdentity, tls::ExpectedHost,
+    Address, ConnectionStatus, IncomingOpen, Nobody, Node, NodeOptions, OpenOptions, OpenTarget,
+    Peer, PipeReader, PipeWriter, Session, identity::HostIdentity, tls::ExpectedHost,
 };
 
 use super::{Carrier, Meter, Pipe, Reader, Writer, resident};
@@ -47,9 +47,9 @@ impl Near {
         Ok(Near { session, node: Arc::new(node) })
     }
 
-    /// The session's smoothed round trip.
-    pub(crate) fn rtt(&self) -> Duration {
-        self.session.rtt()
+    /// What the connection has come to.
+    pub(crate) fn connection(&self) -> Option<ConnectionStatus> {
+        self.node.sessions().into_iter().find_map(|session| session.connection)
     }
 
     /// A pipe that the far end keeps; what was written is with it.

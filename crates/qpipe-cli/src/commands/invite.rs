@@ -51,7 +51,7 @@ pub(crate) async fn run(args: InviteArgs) -> anyhow::Result<Exit> {
     let invitation = Invitation::new(args.alias, args.allow, now, args.expires);
     let ticket = Ticket::new(
         ticket_addresses(&advertise, &bound)?,
-        this.identity.fingerprint(),
+        this.identity()?.fingerprint(),
         secret,
         Grant::Invitation { alias: invitation.alias.to_string(), by: own_name() },
         Some(invitation.expires_unix_s),

@@ -39,7 +39,7 @@ async fn join(this: &ThisHost, ticket: &Ticket, alias: &Alias) -> anyhow::Result
     let home = this.home()?;
     let options =
         NodeOptions { memory: this.memory(None), accepts: false, ..NodeOptions::default() };
-    let node = Node::start(this.identity.process()?, options, Arc::new(Nobody))?;
+    let node = Node::start(this.identity()?.process()?, options, Arc::new(Nobody))?;
     let way = Way::by_ticket(ticket);
     let session = dial::connect(way, &node, this, Some(ticket.secret()), false).await?;
     let granted = session.enrolled().cloned();

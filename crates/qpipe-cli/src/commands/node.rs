@@ -45,9 +45,9 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<Exit> {
         patience: this.patience(args.bounds.waiting, qpipe_node::GIVE_UP),
         ..NodeOptions::default()
     };
-    let identity = this.identity.process()?;
+    let identity = this.identity()?.process()?;
     let shared = SharedNode::start(home.clone(), identity.clone(), options)?;
-    tokio::spawn(keep_certified(shared.node().clone(), this.identity.clone(), identity));
+    tokio::spawn(keep_certified(shared.node().clone(), this.identity()?.clone(), identity));
     let stopping = tokio::select! {
         stopping = shared.run(&listener) => stopping,
         () = shared.unused_for(linger) => Stopping::Retired,

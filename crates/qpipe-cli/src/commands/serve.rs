@@ -42,7 +42,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut listener = Some(Listener::bind(home)?);
     drop(starting);
     say::note(format_args!("listening on {}", listening(&serve)));
-    say::note(format_args!("this host's key is {}", this.identity.fingerprint()));
+    say::note(format_args!("this host's key is {}", this.identity()?.fingerprint()));
     if let Some(capped) = serve.node().capped_buffers() {
         say::note(format_args!("{capped}"));
     }

@@ -14,14 +14,14 @@ mod settle;
 mod streams;
 mod tell;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use crate::budget::{Account, Reservation, Share};
 use crate::cause::Cause;
 use crate::fact::{Answer, Contradiction, Facts, Group, Kinds, Open, OpenTarget, Opener, Priority};
 use crate::hello::Limits;
-use crate::id::{PipeId, Ranges, Side};
+use crate::id::{PipeId, PipeMap, Ranges, Side};
 use crate::limits::GROUP_PIPES_MAX;
 use crate::read_end::ReadEnd;
 use crate::write_end::WriteEnd;
@@ -84,7 +84,7 @@ pub struct Session {
     reserve: Reservation,
     ours: Limits,
     theirs: Limits,
-    pipes: HashMap<PipeId, Pipe>,
+    pipes: PipeMap<Pipe>,
     /// Indexes of pipes that are not settled: our opens, the peer's.
     live: [BTreeSet<u64>; 2],
     /// How many of those the peer writes.
@@ -143,7 +143,7 @@ impl Session {
             reserve: Reservation::new(reserve),
             ours,
             theirs: theirs.clamped(),
-            pipes: HashMap::new(),
+            pipes: PipeMap::default(),
             live: Default::default(),
             inbound: 0,
             forgotten: Default::default(),

@@ -1,6 +1,5 @@
 //! What a link's lock protects: the session, and the bytes of its local ends.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -10,7 +9,7 @@ use qpipe_proto::cause::Cause;
 use qpipe_proto::contact::Contact;
 use qpipe_proto::fact::{Open, OpenTarget, Opener};
 use qpipe_proto::session::{Event, OpenError, OpenOptions};
-use qpipe_proto::{PipeId, Session};
+use qpipe_proto::{PipeId, PipeMap, Session};
 
 use super::incoming::ReaderSide;
 use super::outgoing::WriterSide;
@@ -32,8 +31,8 @@ pub(crate) struct State {
     pub(crate) told_addresses: Vec<SocketAddr>,
     /// Whether the peer is to be told this side's addresses.
     pub(crate) owes_addresses: bool,
-    pub(crate) writers: HashMap<PipeId, WriterSide>,
-    pub(crate) readers: HashMap<PipeId, ReaderSide>,
+    pub(crate) writers: PipeMap<WriterSide>,
+    pub(crate) readers: PipeMap<ReaderSide>,
     /// The connection's round trip, as of a moment ago.
     pub(crate) rtt: Duration,
     /// Where the peer was when there last was a connection.
@@ -108,8 +107,8 @@ impl State {
             wire,
             told_addresses: Vec::new(),
             owes_addresses: true,
-            writers: HashMap::new(),
-            readers: HashMap::new(),
+            writers: PipeMap::default(),
+            readers: PipeMap::default(),
             rtt,
             last_remote: None,
             has_moved: false,
