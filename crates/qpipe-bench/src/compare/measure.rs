@@ -16,6 +16,7 @@ use super::{
     peer::Peer,
     plan::{A, End, Plan, Started},
     row::{Link, Row, What, Window},
+    rows,
     sample::{Sample, Values},
 };
 
@@ -63,11 +64,9 @@ impl Bench {
                 rivals::iperf3(&site, &format!("-n {bytes}"))
             }
             What::Busy { pipes, time } => {
-                let time = time.as_secs();
-                // Memory for windows that are worth their control messages.
-                let memory = if *pipes >= 10_000 { 1024 } else { 256 };
-                let options = format!("--pipes {pipes} --time {time}s --memory {memory}");
-                self.inside(peer, &site, "busy", &options)
+                let (time, memory) = (time.as_secs(), rows::busy_memory_mib(*pipes));
+                let verb = format!("busy --pipes {pipes} --time {time}s");
+                self.with_options(peer, &site, &format!("--memory {memory}"), &verb)
             }
             What::Bulk { .. } if matches!(peer, Peer::QuinnInside | Peer::YamuxInside) => {
                 self.inside(peer, &site, "busy", "")

@@ -110,8 +110,8 @@ fn memory() -> Row {
 }
 
 fn busy(pipes: usize, time: Duration) -> Row {
-    let (name, about) =
-        (format!("busy-{pipes}"), format!("{pipes} busy pipes in one session over loopback"));
+    let (name, memory) = (format!("busy-{pipes}"), busy_memory_mib(pipes));
+    let about = format!("{pipes} busy pipes in one session over loopback, {memory} MiB");
     let peers: &[Peer] = if pipes == 1 {
         &[Peer::Library, Peer::QuinnInside, Peer::YamuxInside]
     } else {
@@ -123,6 +123,12 @@ fn busy(pipes: usize, time: Duration) -> Row {
         1 => row,
         _ => row.ratio_to("busy-1", "goodput against one pipe", ours, ours, AtLeast(least)),
     }
+}
+
+/// The memory budget of each node of a row of busy pipes, in MiB: windows that are worth their control
+/// messages.
+pub(super) fn busy_memory_mib(pipes: usize) -> usize {
+    if pipes >= 10_000 { 2048 } else { 256 }
 }
 
 fn many(pipes: u64) -> Row {

@@ -26,7 +26,13 @@ impl Bench {
     }
 
     /// `verb` has its options after it; both ends have `options`.
-    fn with_options(&self, peer: Peer, site: &Site, options: &str, verb: &str) -> Result<Values> {
+    pub(super) fn with_options(
+        &self,
+        peer: Peer,
+        site: &Site,
+        options: &str,
+        verb: &str,
+    ) -> Result<Values> {
         let (verb, more) = verb.split_once(' ').context("no verb")?;
         let plan = Plan::inside(peer, site, &self.state, options)?;
         let Started { servers, client, .. } = plan.start(site)?;
