@@ -5,7 +5,8 @@
 #
 #   cargo build --release -p qpipe-cli -p qpipe-netlab
 #   bench/outages.sh [RUNS]            outages: each so many times [10]
-#   OUTAGES="1 12" CHANGES=5 JOBS=4 bench/outages.sh 3
+#   OUTAGES="1 12" CHANGES=5 JOBS=4 bench/outages.sh 3    JOBS: outages at once; above 1, all kinds of
+#                                      changes side by side
 #
 # The times: of an outage, from the link's return to the next read at the reader; of an address
 # change under load, the longest time between two reads that begins before it or within 1 s, less
@@ -170,15 +171,18 @@ summary() {
             END { printf "%-58s %4d %9s %9s\n", name, NR, all[int((NR + 1) / 2)], all[NR] }'
 }
 
+aside() { if [ "$jobs" -gt 1 ]; then "$@" & else "$@"; fi; }
+
 printf '%-58s %4s %9s %9s\n' "trouble" n median worst
 for seconds in $outages; do
     summary "outage of $seconds s" "$runs" outage "$seconds"
 done
-summary "NAT rebinds every 5 s, sender behind it" 1 load roam from_a
-summary "NAT rebinds every 5 s, side that only receives behind it" 1 load roam from_b
-summary "host moves every 5 s, sends" 1 load roam-real from_a
-summary "host moves every 5 s, only receives" 1 load roam-real from_b
-summary "NAT rebinds, idle, first byte of the dialling side" 1 idle roam from_a
-summary "NAT rebinds, idle, first byte of the other side" 1 idle roam from_b
-summary "host moves, idle, first byte of the dialling side" 1 idle roam-real from_a
-summary "host moves, idle, first byte of the other side" 1 idle roam-real from_b
+aside summary "NAT rebinds every 5 s, sender behind it" 1 load roam from_a
+aside summary "NAT rebinds every 5 s, side that only receives behind it" 1 load roam from_b
+aside summary "host moves every 5 s, sends" 1 load roam-real from_a
+aside summary "host moves every 5 s, only receives" 1 load roam-real from_b
+aside summary "NAT rebinds, idle, first byte of the dialling side" 1 idle roam from_a
+aside summary "NAT rebinds, idle, first byte of the other side" 1 idle roam from_b
+aside summary "host moves, idle, first byte of the dialling side" 1 idle roam-real from_a
+aside summary "host moves, idle, first byte of the other side" 1 idle roam-real from_b
+wait
