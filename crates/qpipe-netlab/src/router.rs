@@ -196,8 +196,8 @@ impl Load {
     fn add(&mut self, now: Nanos, packets: usize) {
         self.packets += packets as u64;
         let ms = (now - self.began) / MILLISECOND;
-        if ms > 0 {
-            self.is_busy = self.packets / ms >= BUSY_PACKETS;
+        if let Some(pace) = self.packets.checked_div(ms) {
+            self.is_busy = pace >= BUSY_PACKETS;
             (self.began, self.packets) = (now, 0);
         }
     }
