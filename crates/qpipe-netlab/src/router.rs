@@ -41,8 +41,8 @@ const BATCH: usize = 64;
 /// come so much late at most.
 const MODERATION: Duration = Duration::from_micros(100);
 
-/// A thread is busy that moved so many packets a millisecond, in and out, over the last one. Slower
-/// links are exact: eight flows on 50 Mbit/s share it less evenly where packets come in pairs.
+/// A thread is busy that moved so many packets a millisecond, in and out, when that was last counted.
+/// Slower links are exact.
 const BUSY_PACKETS: u64 = 40;
 
 /// The lab's time: nanoseconds since it started.
