@@ -8,14 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a pipe that is always full is enlarged to, in bytes: the largest read. Of the 64 MiB that a user
 /// may have in larger pipes (pipe(7), pipe-user-pages-soft) it is little.
-#[cfg(target_os = "linux")]
-const BULK_BYTES: usize = 256 * 1024;
+pub(crate) const BULK_BYTES: usize = 256 * 1024;
 
-/// A read or write of at least so many bytes is one of many: half of what a pipe usually holds.
+/// Where reads or writes move so much on average, half of what a pipe usually holds, it is too small.
 const LARGE_BYTES: usize = 32 * 1024;
 
-/// After so many in a row, 4 MiB, more is to be expected.
-const LARGE_IN_A_ROW: u32 = 128;
+/// The average is of so many, 4 MiB: then more is to be expected.
+const SAMPLE: usize = 128;
 
 /// What the pipes that one process enlarged hold together, in bytes. Beyond 64 MiB
 /// (fs.pipe-user-pages-soft) the kernel gives a user's new pipes, those of all their programs, one page or
@@ -27,20 +26,30 @@ static ENLARGED_BYTES: AtomicUsize = AtomicUsize::new(0);
 /// How much passed lately through a descriptor.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    large_in_a_row: u32,
+    /// Reads and writes of the present sample, and their bytes.
+    calls: usize,
+    bytes: usize,
+    is_bulk: bool,
     enlarged: Option<LargePipe>,
 }
 
 impl Traffic {
-    /// Notes a read or write, and enlarges the pipe behind `fd`, if it is one, once it pays.
-    pub fn note(&mut self, fd: BorrowedFd<'_>, bytes: usize) {
-        if self.large_in_a_row >= LARGE_IN_A_ROW {
-            return;
+    /// Notes a read or write, and enlarges the pipe behind `fd`, if it is one, once it pays: whether it
+    /// has just come to that.
+    pub fn note(&mut self, fd: BorrowedFd<'_>, bytes: usize) -> bool {
+        if self.is_bulk {
+            return false;
         }
-        self.large_in_a_row = if bytes < LARGE_BYTES { 0 } else { self.large_in_a_row + 1 };
-        if self.large_in_a_row == LARGE_IN_A_ROW {
+        self.calls += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.calls == SAMPLE {
+            self.is_bulk = self.bytes >= SAMPLE * LARGE_BYTES;
+            (self.calls, self.bytes) = (0, 0);
+        }
+        if self.is_bulk {
             self.enlarged = LargePipe::enlarge(fd, BULK_BYTES);
         }
+        self.is_bulk
     }
 }
 
@@ -87,14 +96,18 @@ mod tests {
         let (read, _write) = std::io::pipe().unwrap();
         let before = fcntl_getpipe_size(&read).unwrap();
         let mut traffic = Traffic::default();
-        for bytes in std::iter::repeat_n(LARGE_BYTES, 127).chain([1]) {
-            traffic.note(read.as_fd(), bytes);
+        for bytes in [LARGE_BYTES; SAMPLE - 1].into_iter().chain([LARGE_BYTES - 1]) {
+            assert!(!traffic.note(read.as_fd(), bytes));
         }
         assert_eq!(fcntl_getpipe_size(&read).unwrap(), before);
 
-        std::iter::repeat_n(LARGE_BYTES, 128).for_each(|bytes| traffic.note(read.as_fd(), bytes));
+        // What is small among them does not matter.
+        let calls = [2 * LARGE_BYTES, 1].into_iter().cycle().take(2 * SAMPLE);
+        let pays: Vec<_> = calls.map(|bytes| traffic.note(read.as_fd(), bytes)).collect();
 
         assert_eq!(fcntl_getpipe_size(&read).unwrap(), BULK_BYTES.max(before));
+        assert_eq!(pays.iter().position(|pays| *pays), Some(SAMPLE - 1));
+        assert_eq!(pays.iter().filter(|pays| **pays).count(), 1);
     }
 
     #[test]
@@ -102,7 +115,9 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let mut traffic = Traffic::default();
 
-        std::iter::repeat_n(LARGE_BYTES, 128).for_each(|bytes| traffic.note(file.as_fd(), bytes));
+        for bytes in [LARGE_BYTES; SAMPLE] {
+            traffic.note(file.as_fd(), bytes);
+        }
 
         assert!(traffic.enlarged.is_none());
     }

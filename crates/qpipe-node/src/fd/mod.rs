@@ -12,6 +12,8 @@
 //! | what never waits: /dev/null, /dev/zero, /dev/full | as it comes |
 //! | what else epoll refuses: files, directories | the blocking pool |
 //!
+//! Bytes of a pipe through which much passes go through another pipe, of our own; see `relay`.
+//!
 //! The process must ignore SIGPIPE, as Rust programs do: write(2) and splice(2) have no flag
 //! against it. A call in the blocking pool holds the descriptor open until it returns, and also
 //! the runtime's shutdown; it is one at a time for each descriptor. What may take long to
@@ -19,6 +21,11 @@
 
 mod descriptor;
 mod pooled;
+#[cfg(target_os = "linux")]
+mod relay;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_relay.rs"]
+mod relay;
 mod sink;
 mod source;
 mod splice;

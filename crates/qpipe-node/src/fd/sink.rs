@@ -1,6 +1,7 @@
 //! A descriptor that is written.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
 };
@@ -16,11 +17,15 @@ use tokio::task::coop::consume_budget;
 use super::{
     descriptor::{Descriptor, Side, Way},
     pooled::Pooled,
+    relay::Relay,
 };
 use crate::traffic::Traffic;
 
 /// The largest write in the blocking pool: what one chunk holds.
 const POOLED_WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// Less is written as it is: splice(2) after that would be one call more.
+const RELAYED_BYTES_MIN: usize = 32 * 1024;
 
 /// A standard output that was taken over. Dropping it closes it, so that the program behind it sees
 /// EOF; [`Sink::finish`] says how that went.
@@ -29,6 +34,8 @@ pub(crate) struct Sink {
     pub(super) descriptor: Descriptor,
     pub(super) writing: Pooled<usize>,
     traffic: Traffic,
+    /// Where much passes.
+    relay: Option<Relay>,
 }
 
 impl Sink {
@@ -46,7 +53,7 @@ impl Sink {
     }
 
     pub(super) fn new(descriptor: Descriptor) -> Self {
-        Self { descriptor, writing: Pooled::idle(), traffic: Traffic::default() }
+        Self { descriptor, writing: Pooled::idle(), traffic: Traffic::default(), relay: None }
     }
 
     /// Writes some of `bytes`, takes that off its front, and says how many it was: 0 only where
@@ -57,12 +64,48 @@ impl Sink {
     ///
     /// # Cancel safety
     /// `bytes` is what was not written yet, except for a write that runs in the blocking pool: the
-    /// next call has to be made with the same bytes, and takes it off then.
+    /// next call takes that off. Until everything is written, or after [`Sink::settle`], it has to be
+    /// made with the same bytes.
     pub(crate) async fn write(&mut self, bytes: &mut Bytes) -> io::Result<usize> {
-        if bytes.is_empty() {
-            return Ok(0);
+        let written = self.write_some(std::slice::from_ref(bytes)).await?;
+        bytes.advance(written);
+        Ok(written)
+    }
+
+    /// As [`Sink::write`], with bytes in several pieces, none of them empty.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub(crate) async fn write_pieces(&mut self, pieces: &mut VecDeque<Bytes>) -> io::Result<usize> {
+        let written = self.write_some(pieces.make_contiguous()).await?;
+        let mut left = written;
+        while let Some(piece) = pieces.front_mut().filter(|_| left > 0) {
+            let part = left.min(piece.len());
+            left -= part;
+            piece.advance(part);
+            if piece.is_empty() {
+                pieces.pop_front();
+            }
         }
+        Ok(written)
+    }
+
+    /// How many bytes are best written at once, if it matters that they are many.
+    pub(crate) fn wants_bytes(&self) -> usize {
+        if self.relay.is_some() { Relay::BYTES_MAX } else { 0 }
+    }
+
+    async fn write_some(&mut self, pieces: &[Bytes]) -> io::Result<usize> {
+        let Some(bytes) = pieces.first().filter(|first| !first.is_empty()) else { return Ok(0) };
         consume_budget().await;
+        if let Some(relay) = &mut self.relay
+            && (bytes.len() >= RELAYED_BYTES_MIN || pieces.len() > 1 || !relay.is_empty())
+        {
+            return self.descriptor.attempt(|fd| relay.write(fd, pieces)).await;
+        }
         let written = match self.descriptor.way() {
             Way::Own | Way::Prompt => self.descriptor.attempt(|fd| write(fd, bytes)).await?,
             Way::Socket => {
@@ -77,8 +120,10 @@ impl Sink {
             return Err(io::ErrorKind::WriteZero.into());
         }
         let written = written.min(bytes.len());
-        self.traffic.note(self.descriptor.as_fd(), written);
-        bytes.advance(written);
+        let is_bulk = self.traffic.note(self.descriptor.as_fd(), written);
+        if is_bulk && self.descriptor.is_pipe() && self.descriptor.way() == Way::Own {
+            self.relay = Relay::new();
+        }
         Ok(written)
     }
 
@@ -93,12 +138,18 @@ impl Sink {
     }
 
     /// Waits for a write that a dropped future left behind: how many of the bytes that are left were
-    /// written after all.
+    /// written after all. From then on other bytes can be written.
     pub(crate) async fn settle(&mut self) -> usize {
+        self.forget_relayed();
         match self.writing.finish().await {
             Some(Ok(Ok(written))) => written,
             _ => 0,
         }
+    }
+
+    /// What of the bytes that are left was to go on from a pipe of ours stays there.
+    pub(super) fn forget_relayed(&mut self) {
+        self.relay = self.relay.take().filter(Relay::is_empty);
     }
 
     /// Whether [`Sink::finish`] may fail: until then it is open whether all was written.

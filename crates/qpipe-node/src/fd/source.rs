@@ -18,6 +18,7 @@ use tokio::task::coop::consume_budget;
 use super::{
     descriptor::{Descriptor, Side, Way},
     pooled::Pooled,
+    relay::Relay,
 };
 use crate::{lines::Lines, traffic::Traffic};
 
@@ -45,6 +46,8 @@ pub(crate) struct Source {
     /// The size that a kernel pipe was given.
     size: Option<usize>,
     traffic: Traffic,
+    /// Where much passes.
+    relay: Option<Relay>,
     /// A step of a splice.
     pub(super) moving: Pooled<usize>,
     /// Bytes that such steps moved, and that nobody was told of yet.
@@ -75,6 +78,7 @@ impl Source {
             keeps_writes: false,
             size: None,
             traffic: Traffic::default(),
+            relay: None,
             moving: Pooled::idle(),
             moved: 0,
             ended: false,
@@ -122,8 +126,10 @@ impl Source {
         self.settle().await;
         if self.held.is_empty() && !self.ended {
             self.held = self.read(max).await?;
-            if !self.keeps_writes {
-                self.traffic.note(self.descriptor.as_fd(), self.held.len());
+            let is_bulk =
+                !self.keeps_writes && self.traffic.note(self.descriptor.as_fd(), self.held.len());
+            if is_bulk && self.descriptor.is_pipe() && self.descriptor.way() == Way::Own {
+                self.relay = Relay::new();
             }
             self.ended = self.held.is_empty();
             self.is_cut = self.held.len() >= max.min(READ_BYTES_MAX) && self.in_kernel() > Some(0);
@@ -222,6 +228,9 @@ impl Source {
     async fn read(&mut self, max: usize) -> io::Result<Bytes> {
         consume_budget().await;
         let way = self.descriptor.way();
+        if let Some(relay) = &mut self.relay {
+            return self.descriptor.attempt(|fd| relay.read(fd, max)).await;
+        }
         if matches!(way, Way::Own | Way::Prompt | Way::Socket) {
             return self.descriptor.attempt(|fd| read_some(fd, way, max)).await;
         }

@@ -187,20 +187,26 @@ impl Exchange {
 
     /// What a reader gets now, if there is something.
     pub(super) fn next(&mut self, reader: Number) -> Option<Next> {
-        let given = self.readers.get_mut(&reader)?;
-        if given.len() >= GIVEN_MAX {
+        if self.readers.get(&reader)?.len() >= GIVEN_MAX {
             return None;
         }
-        if let Some(piece) = self.queue.pop_front() {
-            self.queued -= piece.bytes.len();
-            let bytes = piece.bytes.clone();
-            given.push_back(piece);
+        if let Some(bytes) = self.next_piece(reader) {
             return Some(Next::Bytes(bytes));
         }
         // What another one leaves behind would come here.
         let others = self.readers.iter().filter(|(number, _)| **number != reader);
         let is_over = self.is_closed && others.into_iter().all(|(_, given)| given.is_empty());
         is_over.then(|| Next::End(self.aborted.map_or(Ok(()), Err)))
+    }
+
+    /// The piece that a reader gets now, if one waits for it.
+    pub(super) fn next_piece(&mut self, reader: Number) -> Option<Bytes> {
+        let given = self.readers.get_mut(&reader).filter(|given| given.len() < GIVEN_MAX)?;
+        let piece = self.queue.pop_front()?;
+        self.queued -= piece.bytes.len();
+        let bytes = piece.bytes.clone();
+        given.push_back(piece);
+        Some(bytes)
     }
 
     /// A reader has consumed `bytes` more of what it got.

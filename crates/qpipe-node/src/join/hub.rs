@@ -4,6 +4,7 @@
 //! and abort pass through with their cause, and the last reader that leaves breaks the writers. Bytes
 //! are held once: a piece that came in on one leg goes out on another as it is.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -300,16 +301,17 @@ impl Hub {
                 () = sink.broken() => return broken(),
                 next = self.next(number) => next,
             };
-            let mut piece = match next {
-                Next::Bytes(piece) => piece,
+            let mut pieces = match next {
+                Next::Bytes(piece) => VecDeque::from([piece]),
                 Next::End(Ok(())) => return Given::All,
                 Next::End(Err(cause)) => return Given::Aborted(cause),
             };
-            while !piece.is_empty() {
+            while !pieces.is_empty() {
+                self.top_up(number, &mut pieces, sink.wants_bytes());
                 let written = tokio::select! {
                     biased;
                     cause = client.left() => return left(cause),
-                    written = sink.write(&mut piece) => written,
+                    written = sink.write_pieces(&mut pieces) => written,
                 };
                 match written {
                     Ok(bytes) => {
@@ -384,6 +386,27 @@ impl Hub {
         // There is room for more.
         self.changed.send_replace(());
         next
+    }
+
+    /// Adds what else a reader can have now, up to `bytes` in all; where there are others each gets a
+    /// piece at a time.
+    fn top_up(&self, reader: Number, pieces: &mut VecDeque<Bytes>, bytes: usize) {
+        let mut exchange = self.lock();
+        if exchange.readers() > 1 {
+            return;
+        }
+        let mut has: usize = pieces.iter().map(Bytes::len).sum();
+        let before = pieces.len();
+        while has < bytes
+            && let Some(piece) = exchange.next_piece(reader)
+        {
+            has += piece.len();
+            pieces.push_back(piece);
+        }
+        drop(exchange);
+        if pieces.len() > before {
+            self.changed.send_replace(());
+        }
     }
 
     async fn verdict(&self, writer: Number) -> Verdict {

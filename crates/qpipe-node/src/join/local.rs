@@ -1,5 +1,6 @@
 //! Carrying bytes between descriptors of this host's programs and the ends of pipes.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -126,8 +127,8 @@ pub(super) async fn drain(
             }
             piece = reader.read_chunk(PIECE_BYTES_MAX) => piece,
         };
-        let mut piece = match piece {
-            Ok(Some(piece)) => piece,
+        let mut pieces = match piece {
+            Ok(Some(piece)) => VecDeque::from([piece]),
             Ok(None) => break,
             Err(error) => {
                 reader.consume(unsaid);
@@ -136,11 +137,18 @@ pub(super) async fn drain(
                 return Err(Stop::from(error));
             }
         };
-        while !piece.is_empty() {
+        while !pieces.is_empty() {
+            let mut bytes: usize = pieces.iter().map(Bytes::len).sum();
+            while bytes < sink.wants_bytes()
+                && let Some(piece) = reader.ready_chunk(PIECE_BYTES_MAX)
+            {
+                bytes += piece.len();
+                pieces.push_back(piece);
+            }
             let written = tokio::select! {
                 biased;
                 cause = client.left() => return Err(stop(reader, cause)),
-                written = sink.write(&mut piece) => written,
+                written = sink.write_pieces(&mut pieces) => written,
             };
             match written {
                 Ok(bytes) => {

@@ -2,7 +2,7 @@
 //!
 //! quinn's ordered reads end the connection after 1,024 gaps, which a fast lossy path reaches;
 //! unordered ones do not, and count what is out of order as read, so that a hole does not close the
-//! window.
+//! window. They cost more, so a stream is read in order until its first gap.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -25,6 +25,19 @@ const COPY_BYTES_MAX: usize = 16 * 1024;
 pub(crate) struct Assembler {
     recv: RecvStream,
     pieces: Pieces,
+    reads: Reads,
+}
+
+/// How quinn is asked for bytes. It lets nobody go back to ordered reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reads {
+    /// In order: quinn need not note which bytes came, which costs a look into a tree for each packet.
+    Ordered,
+    /// As before, and since nothing was there nothing has been read. If the next look finds nothing, while
+    /// something woke it, then what came is behind a gap.
+    OrderedAndWaiting,
+    /// As they come.
+    Unordered,
 }
 
 /// What reading gave.
@@ -71,7 +84,7 @@ struct Pieces {
 
 impl Assembler {
     pub(crate) fn new(recv: RecvStream) -> Assembler {
-        Assembler { recv, pieces: Pieces::default() }
+        Assembler { recv, pieces: Pieces::default(), reads: Reads::Ordered }
     }
 
     /// Reads what is there; holds at most `held_max` bytes that are out of order. It is asked for
@@ -85,11 +98,25 @@ impl Assembler {
         let mut taken = 0;
         while taken < BATCH_BYTES {
             // A read that is dropped unfinished has taken nothing.
-            let read = pin!(self.recv.read_chunk(usize::MAX, false)).poll(cx);
+            let is_ordered = self.reads != Reads::Unordered;
+            let read = pin!(self.recv.read_chunk(usize::MAX, is_ordered)).poll(cx);
             match read {
-                Poll::Pending if out.is_empty() => return Poll::Pending,
+                Poll::Pending if out.is_empty() => {
+                    self.reads = match self.reads {
+                        Reads::Ordered => Reads::OrderedAndWaiting,
+                        Reads::OrderedAndWaiting => {
+                            self.reads = Reads::Unordered;
+                            continue;
+                        }
+                        Reads::Unordered => Reads::Unordered,
+                    };
+                    return Poll::Pending;
+                }
                 Poll::Pending => break,
                 Poll::Ready(Ok(Some(chunk))) => {
+                    if is_ordered {
+                        self.reads = Reads::Ordered;
+                    }
                     taken += chunk.bytes.len();
                     match self.pieces.place(chunk.offset, chunk.bytes, &held_max, &mut out) {
                         Ok(()) => {}

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Waker};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use qpipe_proto::PipeId;
 use qpipe_proto::fact::Attempt;
 use qpipe_proto::session::StreamVerdict;
@@ -85,8 +85,13 @@ impl State {
             let end = at + piece.len() as u64;
             let first = side.received.clamp(at, end);
             let last = taken.received.clamp(first, end);
-            // What is held already is dropped, and what there is no room for.
-            let fresh = piece.split_to((last - at) as usize).split_off((first - at) as usize);
+            // What is held already is dropped, and what there is no room for. Mostly that is nothing,
+            // and each cut counts references.
+            piece.truncate((last - at) as usize);
+            if first > at {
+                piece.advance((first - at) as usize);
+            }
+            let fresh = piece;
             if !fresh.is_empty() {
                 side.hash.update(&fresh);
                 side.received += fresh.len() as u64;

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, MutexGuard};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use qpipe_proto::{Cause, PipeId};
@@ -50,6 +50,15 @@ impl PipeReader {
     /// Cancel safe: bytes are either returned or still to be read.
     pub async fn read_chunk(&mut self, max: usize) -> io::Result<Option<Bytes>> {
         poll_fn(|cx| self.poll_chunk(cx, max)).await
+    }
+
+    /// As [`PipeReader::read_chunk`], if there are bytes already; `None` also at EOF and when the pipe
+    /// is over, which `read_chunk` tells.
+    pub fn ready_chunk(&mut self, max: usize) -> Option<Bytes> {
+        match self.poll_chunk(&mut Context::from_waker(Waker::noop()), max) {
+            Poll::Ready(Ok(chunk)) => chunk,
+            _ => None,
+        }
     }
 
     /// As [`PipeReader::read_chunk`]; tells as well whether what was read so far are whole chunks as the

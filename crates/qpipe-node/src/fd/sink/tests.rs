@@ -264,3 +264,60 @@ async fn pipe_is_closed_at_once() {
 
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
 }
+
+/// As if much had passed already.
+#[cfg(target_os = "linux")]
+fn bulk_sink(writer: OwnedFd) -> Sink {
+    let mut sink = Sink::take(writer).unwrap();
+    sink.relay = Relay::new();
+    assert!(sink.wants_bytes() > 0);
+    sink
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn bulk_in_pieces_arrives_in_order_and_ends() {
+    let (reader, writer) = pipe();
+    let reader = reading(reader);
+    let mut sink = bulk_sink(writer.into());
+    let whole = Bytes::from(content(5 << 20));
+
+    let mut at = 0;
+    let mut pieces = VecDeque::new();
+    for length in [1, 5_740, 64_575, 300_000].into_iter().cycle() {
+        let end = whole.len().min(at + length);
+        pieces.push_back(whole.slice(at..end));
+        at = end;
+        if pieces.len() == 20 || at == whole.len() {
+            while !pieces.is_empty() {
+                assert!(sink.write_pieces(&mut pieces).await.unwrap() > 0);
+            }
+        }
+        if at == whole.len() {
+            break;
+        }
+    }
+    sink.finish().await.unwrap();
+
+    assert!(reader.join().unwrap() == whole);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn after_settling_other_bytes_are_written_than_those_that_waited() {
+    let (reader, writer) = pipe();
+    let mut sink = bulk_sink(writer.into());
+    let mut bytes = Bytes::from(vec![1; 1 << 20]);
+    let mut written = 0;
+    while let Some(some) = polled(pin!(sink.write(&mut bytes))) {
+        written += some.unwrap();
+    }
+    assert_eq!(written + bytes.len(), 1 << 20);
+
+    assert_eq!(sink.settle().await, 0);
+    let reader = reading(reader);
+    write_all(&mut sink, vec![2; 1 << 20]).await;
+    sink.finish().await.unwrap();
+
+    assert!(reader.join().unwrap() == [vec![1; written], vec![2; 1 << 20]].concat());
+}

@@ -211,3 +211,18 @@ fn short_read_does_not_keep_a_large_buffer_alive() {
     assert_eq!(chunk, "short");
     assert!(chunk.try_into_mut().unwrap().capacity() < READ_BYTES_MIN);
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn bulk_comes_in_order_and_ends() {
+    let (reader, writer) = pipe();
+    let writer = writing(writer, content(9 << 20));
+    let mut source = Source::take(reader.into()).unwrap();
+    source.relay = Relay::new();
+    assert!(source.relay.is_some());
+
+    assert!(drained(&mut source).await == content(9 << 20));
+
+    writer.join().unwrap();
+    assert_eq!(source.next(1).await.unwrap(), None);
+}
