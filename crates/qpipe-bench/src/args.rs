@@ -177,6 +177,9 @@ impl Args {
             (Some(0), _) | (None, true) => tokio::runtime::Builder::new_current_thread(),
             _ => tokio::runtime::Builder::new_multi_thread(),
         };
+        if is_qpipe {
+            builder.event_interval(::qpipe::EVENT_INTERVAL);
+        }
         if let Some(threads @ 1..) = self.threads {
             builder.worker_threads(threads);
         }

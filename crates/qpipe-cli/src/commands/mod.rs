@@ -68,6 +68,7 @@ fn allow_descriptors() {
 fn wait_for(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
+        .event_interval(qpipe::EVENT_INTERVAL)
         .build()
         .context("cannot start the asynchronous runtime")?;
     let exit = runtime.block_on(command);
