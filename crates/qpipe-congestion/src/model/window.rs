@@ -18,9 +18,12 @@ const YIELD_GAIN: f64 = 0.95;
 const YIELD_DOWN_GAIN: f64 = 0.6;
 const DIP_GAIN: f64 = 0.5;
 
-/// Packets that Up adds for each second of the round trip, up to a quarter of the product, and at
-/// least: more for a small share than for a large one, so that shares approach each other.
+/// Packets that Up adds for each second of the round trip, up to a part of the product, and at least:
+/// more for a small share than for a large one, so that shares approach each other. What ends that is
+/// the part: with a quarter of the product eight flows on a round trip of 40 ms kept far apart
+/// (Jain's index 0.85 to 0.94), with all of it some took each other for strangers and contended.
 const UP_RATE: f64 = 200.0;
+const UP_PART: f64 = 0.5;
 const UP_PACKETS: f64 = 2.0;
 
 impl Model {
@@ -74,7 +77,7 @@ impl Model {
     fn probe(&self, bdp: f64) -> f64 {
         let packet = self.mtu as f64;
         let min_rtt = self.min_rtt.get().unwrap_or_default().as_secs_f64();
-        (UP_RATE * min_rtt * packet).min(bdp / 4.0).max(UP_PACKETS * packet)
+        (UP_RATE * min_rtt * packet).min(UP_PART * bdp).max(UP_PACKETS * packet)
     }
 
     pub(super) fn adjust(&mut self, now: Instant, sample: Sample) {

@@ -79,22 +79,24 @@ fn line(scene: &Scene, queue: f64) -> String {
     )
 }
 
-/// Two flows at 50 Mbit/s and a round trip of 20 ms.
+/// Two flows at 50 Mbit/s: the delay of one way, and the queue in bandwidth-delay products.
+const BESIDE: [(u64, f64); 4] = [(10, 1.0), (10, 4.0), (20, 1.0), (20, 4.0)];
+
 fn beside() -> String {
     let mut text =
-        "\nBeside others, 50 Mbit/s, 20 ms: our share from second 10 to 60, all of the rate, \
-                    round trip, packets lost of ours\n"
+        "\nBeside others, 50 Mbit/s: our share from second 10 to 60, all of the rate, round trip, \
+                    packets lost of ours\n"
             .to_owned();
-    for queue in [1.0, 4.0] {
+    for (delay, queue) in BESIDE {
         for other in [Cubic, NewReno, Bbr] {
             for flows in [[Own, other], [other, Own]] {
-                let mut scene = Scene::one(50 * MBIT, millis(10), 0.0, 60).with(&flows);
+                let mut scene = Scene::one(50 * MBIT, millis(delay), 0.0, 60).with(&flows);
                 scene.queue = scene.bdp_packets(queue);
                 scene.measured.0 = seconds(10);
                 let (ours, all, rtt, lost) = shares(&scene);
                 let _ = writeln!(
                     text,
-                    "queue {queue} BDP, {flows:?}: {:.0} %, {:.0} %, {:.2}x  lost {:.1} %",
+                    "{delay} ms, queue {queue} BDP, {flows:?}: {:.0} %, {:.0} %, {:.2}x  lost {:.1} %",
                     ours * 100.0,
                     all * 100.0,
                     rtt,
@@ -127,6 +129,7 @@ const TOGETHER: &[(usize, u64, u64, f64, f64)] = &[
     (2, 100, 25, 1.0, 0.01),
     (8, 50, 10, 1.0, 0.0),
     (8, 50, 10, 4.0, 0.0),
+    (8, 50, 20, 1.0, 0.0),
     (8, 100, 25, 1.0, 0.01),
 ];
 
