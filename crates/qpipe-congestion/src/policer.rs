@@ -16,9 +16,14 @@ const LOSSY_ROUNDS: u32 = 6;
 /// A round that loses more than this part is an outage, not a policer.
 const OUTAGE: f64 = 0.9;
 
-/// Losses that a trial has to make likely before it decides, and its length in rounds.
+/// Losses that a trial has to make likely before it decides, and its length in rounds: random losses
+/// may come in bursts, and a round or two without one.
 const TRIAL_LOSSES: f64 = 10.0;
+const TRIAL_ROUNDS_MIN: u64 = 6;
 const TRIAL_ROUNDS_MAX: u64 = 12;
+
+/// Each trial that fails doubles the time to the next, so many times at the most.
+const TRIAL_DOUBLES_MAX: u32 = 2;
 
 /// The first rounds of a trial still lose what was sent before it.
 const TRIAL_SKIP_ROUNDS: u64 = 2;
@@ -37,6 +42,10 @@ const POLICED_GAIN: f64 = 0.97;
 const RAISE_EVERY: Duration = Duration::from_secs(3);
 const RAISE: f64 = 0.03;
 
+/// Losses at a policed rate that was not raised since the last: they are no policer's, after the first,
+/// which may be of what it took for its rate.
+const VAIN_CUTS: u32 = 2;
+
 /// What is known of a policer.
 #[derive(Clone, Debug)]
 pub(crate) struct Policer {
@@ -52,6 +61,8 @@ pub(crate) struct Policer {
     flat: f64,
     trial: Option<Trial>,
     tried_round: Option<u64>,
+    /// Trials in a row that found none.
+    failed: u32,
     /// The rate that it lets through, and since when.
     limit: Option<Limit>,
 }
@@ -63,6 +74,8 @@ struct Limit {
     since: Instant,
     /// By how much it is raised next.
     raise: f64,
+    /// Cuts since it was raised.
+    cuts: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,6 +112,7 @@ impl Policer {
             flat: 0.0,
             trial: None,
             tried_round: None,
+            failed: 0,
             limit: None,
         }
     }
@@ -147,20 +161,28 @@ impl Policer {
         let is_first = self.lossy <= 2;
         self.goodput += (round.goodput - self.goodput) / if is_first { 1.0 } else { 8.0 };
         if let Some(limit) = &mut self.limit {
-            if self.loss > SUSPECT {
+            if self.loss > SUSPECT && limit.cuts >= VAIN_CUTS {
+                self.limit = None;
+                self.failed = TRIAL_DOUBLES_MAX;
+                self.tried_round = Some(round.number);
+                self.proven = 1.25 * self.loss;
+            } else if self.loss > SUSPECT {
                 limit.rate = limit.rate.min(self.goodput);
                 limit.raise = RAISE;
                 limit.since = now;
+                limit.cuts += 1;
                 self.loss = 0.0;
             } else if now.saturating_duration_since(limit.since) > RAISE_EVERY {
                 limit.rate *= 1.0 + limit.raise;
                 limit.raise *= 2.0;
                 limit.since = now;
+                limit.cuts = 0;
             }
             return;
         }
         let is_suspect = self.loss > SUSPECT && self.lossy >= LOSSY_ROUNDS;
-        let is_due = self.tried_round.is_none_or(|at| round.number >= at + TRIAL_EVERY_ROUNDS);
+        let every = TRIAL_EVERY_ROUNDS << self.failed.min(TRIAL_DOUBLES_MAX);
+        let is_due = self.tried_round.is_none_or(|at| round.number >= at + every);
         if is_suspect && is_due {
             self.trial = Some(Trial {
                 began: round.number,
@@ -182,18 +204,90 @@ impl Policer {
         trial.lost += round.lost;
         let sent = trial.acked + trial.lost;
         let likely = trial.loss_before * (sent / mtu.max(1)) as f64;
-        if likely < TRIAL_LOSSES && rounds < TRIAL_ROUNDS_MAX {
+        let is_enough = likely >= TRIAL_LOSSES && rounds >= TRIAL_ROUNDS_MIN;
+        if !is_enough && rounds < TRIAL_ROUNDS_MAX {
             return;
         }
         let loss = trial.lost as f64 / sent.max(1) as f64;
         let has_passed = likely >= TRIAL_LOSSES && loss < trial.loss_before * TRIAL_PASSES;
         if has_passed && trial.flat_before > FLAT {
-            self.limit = Some(Limit { rate: trial.goodput_before, since: now, raise: RAISE });
+            let rate = trial.goodput_before;
+            self.limit = Some(Limit { rate, since: now, raise: RAISE, cuts: 0 });
             self.loss = 0.0;
+            self.failed = 0;
         } else {
             self.proven = 1.25 * loss;
+            self.failed += 1;
         }
         self.trial = None;
         self.tried_round = Some(round.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOODPUT: f64 = 1e6;
+
+    struct Path {
+        now: Instant,
+        policer: Policer,
+        round: u64,
+    }
+
+    impl Path {
+        /// One that has found a policer.
+        #[allow(clippy::disallowed_methods, reason = "any time will do to begin with")]
+        fn policed() -> Path {
+            let mut path = Path { now: Instant::now(), policer: Policer::new(), round: 0 };
+            while path.policer.trial_rate().is_none() {
+                path.go(1, 50_000);
+                assert!(path.round < 100);
+            }
+            path.go(TRIAL_ROUNDS_MAX, 0);
+            assert!(path.policer.limit().is_some_and(|limit| limit > 0.9 * GOODPUT));
+            path
+        }
+
+        /// So many rounds of 50 ms and a megabyte each, that lose so many bytes.
+        fn go(&mut self, rounds: u64, lost: u64) {
+            for _ in 0..rounds {
+                let round = Round {
+                    number: self.round,
+                    acked: 1_000_000,
+                    lost,
+                    goodput: self.policer.limit().unwrap_or(GOODPUT),
+                    has_queue: false,
+                    is_flat: true,
+                };
+                self.policer.round(self.now, round, 1400);
+                self.round += 1;
+                self.now += Duration::from_millis(50);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_lost_at_the_rate_that_passed_is_no_policers() {
+        let mut path = Path::policed();
+
+        path.go(50, 50_000);
+
+        assert_eq!(path.policer.limit(), None);
+        assert!(path.policer.random_loss() > SUSPECT);
+        // Nor is it looked for again so soon.
+        path.go(100, 50_000);
+        assert!(path.policer.trial_rate().is_none() && path.policer.limit().is_none());
+    }
+
+    #[test]
+    fn a_rate_without_loss_is_kept_and_raised() {
+        let mut path = Path::policed();
+        let before = path.policer.limit();
+
+        path.go(200, 0);
+
+        assert!(path.policer.limit() > before);
     }
 }

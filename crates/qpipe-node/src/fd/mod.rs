@@ -12,20 +12,20 @@
 //! | what never waits: /dev/null, /dev/zero, /dev/full | as it comes |
 //! | what else epoll refuses: files, directories | the blocking pool |
 //!
-//! Bytes of a pipe through which much passes go through another pipe, of our own; see `relay`.
+//! Bytes of a pipe through which much passes go through another pipe, of our own; see `bounce`.
 //!
 //! The process must ignore SIGPIPE, as Rust programs do: write(2) and splice(2) have no flag
 //! against it. A call in the blocking pool holds the descriptor open until it returns, and also
 //! the runtime's shutdown; it is one at a time for each descriptor. What may take long to
 //! close is closed there, too: close(2) of a file of another host writes what was not written yet.
 
+#[cfg(target_os = "linux")]
+mod bounce;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_bounce.rs"]
+mod bounce;
 mod descriptor;
 mod pooled;
-#[cfg(target_os = "linux")]
-mod relay;
-#[cfg(not(target_os = "linux"))]
-#[path = "no_relay.rs"]
-mod relay;
 mod sink;
 mod source;
 mod splice;

@@ -15,9 +15,9 @@ use rustix::{
 use tokio::task::coop::consume_budget;
 
 use super::{
+    bounce::Bounce,
     descriptor::{Descriptor, Side, Way},
     pooled::Pooled,
-    relay::Relay,
 };
 use crate::traffic::Traffic;
 
@@ -25,7 +25,7 @@ use crate::traffic::Traffic;
 const POOLED_WRITE_BYTES_MAX: usize = 256 * 1024;
 
 /// Less is written as it is: splice(2) after that would be one call more.
-const RELAYED_BYTES_MIN: usize = 32 * 1024;
+const BOUNCED_BYTES_MIN: usize = 32 * 1024;
 
 /// A standard output that was taken over. Dropping it closes it, so that the program behind it sees
 /// EOF; [`Sink::finish`] says how that went.
@@ -35,7 +35,7 @@ pub(crate) struct Sink {
     pub(super) writing: Pooled<usize>,
     traffic: Traffic,
     /// Where much passes.
-    relay: Option<Relay>,
+    bounce: Option<Bounce>,
 }
 
 impl Sink {
@@ -53,7 +53,7 @@ impl Sink {
     }
 
     pub(super) fn new(descriptor: Descriptor) -> Self {
-        Self { descriptor, writing: Pooled::idle(), traffic: Traffic::default(), relay: None }
+        Self { descriptor, writing: Pooled::idle(), traffic: Traffic::default(), bounce: None }
     }
 
     /// Writes some of `bytes`, takes that off its front, and says how many it was: 0 only where
@@ -95,16 +95,16 @@ impl Sink {
 
     /// How many bytes are best written at once, if it matters that they are many.
     pub(crate) fn wants_bytes(&self) -> usize {
-        if self.relay.is_some() { Relay::BYTES_MAX } else { 0 }
+        if self.bounce.is_some() { Bounce::BYTES_MAX } else { 0 }
     }
 
     async fn write_some(&mut self, pieces: &[Bytes]) -> io::Result<usize> {
         let Some(bytes) = pieces.first().filter(|first| !first.is_empty()) else { return Ok(0) };
         consume_budget().await;
-        if let Some(relay) = &mut self.relay
-            && (bytes.len() >= RELAYED_BYTES_MIN || pieces.len() > 1 || !relay.is_empty())
+        if let Some(bounce) = &mut self.bounce
+            && (bytes.len() >= BOUNCED_BYTES_MIN || pieces.len() > 1 || !bounce.is_empty())
         {
-            return self.descriptor.attempt(|fd| relay.write(fd, pieces)).await;
+            return self.descriptor.attempt(|fd| bounce.write(fd, pieces)).await;
         }
         let written = match self.descriptor.way() {
             Way::Own | Way::Prompt => self.descriptor.attempt(|fd| write(fd, bytes)).await?,
@@ -122,7 +122,7 @@ impl Sink {
         let written = written.min(bytes.len());
         let is_bulk = self.traffic.note(self.descriptor.as_fd(), written);
         if is_bulk && self.descriptor.is_pipe() && self.descriptor.way() == Way::Own {
-            self.relay = Relay::new();
+            self.bounce = Bounce::new();
         }
         Ok(written)
     }
@@ -140,7 +140,7 @@ impl Sink {
     /// Waits for a write that a dropped future left behind: how many of the bytes that are left were
     /// written after all. From then on other bytes can be written.
     pub(crate) async fn settle(&mut self) -> usize {
-        self.forget_relayed();
+        self.forget_bounced();
         match self.writing.finish().await {
             Some(Ok(Ok(written))) => written,
             _ => 0,
@@ -148,8 +148,8 @@ impl Sink {
     }
 
     /// What of the bytes that are left was to go on from a pipe of ours stays there.
-    pub(super) fn forget_relayed(&mut self) {
-        self.relay = self.relay.take().filter(Relay::is_empty);
+    pub(super) fn forget_bounced(&mut self) {
+        self.bounce = self.bounce.take().filter(Bounce::is_empty);
     }
 
     /// Whether [`Sink::finish`] may fail: until then it is open whether all was written.

@@ -16,9 +16,9 @@ use rustix::{
 use tokio::task::coop::consume_budget;
 
 use super::{
+    bounce::Bounce,
     descriptor::{Descriptor, Side, Way},
     pooled::Pooled,
-    relay::Relay,
 };
 use crate::{lines::Lines, traffic::Traffic};
 
@@ -47,7 +47,7 @@ pub(crate) struct Source {
     size: Option<usize>,
     traffic: Traffic,
     /// Where much passes.
-    relay: Option<Relay>,
+    bounce: Option<Bounce>,
     /// A step of a splice.
     pub(super) moving: Pooled<usize>,
     /// Bytes that such steps moved, and that nobody was told of yet.
@@ -78,7 +78,7 @@ impl Source {
             keeps_writes: false,
             size: None,
             traffic: Traffic::default(),
-            relay: None,
+            bounce: None,
             moving: Pooled::idle(),
             moved: 0,
             ended: false,
@@ -129,7 +129,7 @@ impl Source {
             let is_bulk =
                 !self.keeps_writes && self.traffic.note(self.descriptor.as_fd(), self.held.len());
             if is_bulk && self.descriptor.is_pipe() && self.descriptor.way() == Way::Own {
-                self.relay = Relay::new();
+                self.bounce = Bounce::new();
             }
             self.ended = self.held.is_empty();
             self.is_cut = self.held.len() >= max.min(READ_BYTES_MAX) && self.in_kernel() > Some(0);
@@ -228,8 +228,8 @@ impl Source {
     async fn read(&mut self, max: usize) -> io::Result<Bytes> {
         consume_budget().await;
         let way = self.descriptor.way();
-        if let Some(relay) = &mut self.relay {
-            return self.descriptor.attempt(|fd| relay.read(fd, max)).await;
+        if let Some(bounce) = &mut self.bounce {
+            return self.descriptor.attempt(|fd| bounce.read(fd, max)).await;
         }
         if matches!(way, Way::Own | Way::Prompt | Way::Socket) {
             return self.descriptor.attempt(|fd| read_some(fd, way, max)).await;

@@ -76,7 +76,7 @@ pub(crate) async fn settle(
     moved: &AtomicU64,
 ) -> Result<(), Unspliced> {
     source.settle().await;
-    sink.forget_relayed();
+    sink.forget_bounced();
     moved.fetch_add(std::mem::take(&mut source.moved), Ordering::Relaxed);
     match sink.writing.finish().await {
         None => return Ok(()),

@@ -97,6 +97,17 @@ fn a_token_bucket_is_told_from_random_loss() {
 }
 
 #[test]
+fn bursts_of_loss_are_not_taken_for_a_token_bucket() {
+    for seed in 1..=8 {
+        let mut scene = scene(0.0, 25);
+        scene.seed = seed;
+        scene.burst = (0.01, 10);
+        let share = share(&scene, &run(&scene)[0]);
+        assert!(share > 0.8, "{share:.3} with seed {seed}");
+    }
+}
+
+#[test]
 fn a_flow_goes_on_after_an_outage() {
     let mut scene = scene(0.0, 14);
     let at = Duration::from_secs;

@@ -269,7 +269,7 @@ async fn pipe_is_closed_at_once() {
 #[cfg(target_os = "linux")]
 fn bulk_sink(writer: OwnedFd) -> Sink {
     let mut sink = Sink::take(writer).unwrap();
-    sink.relay = Relay::new();
+    sink.bounce = Bounce::new();
     assert!(sink.wants_bytes() > 0);
     sink
 }

@@ -218,8 +218,8 @@ async fn bulk_comes_in_order_and_ends() {
     let (reader, writer) = pipe();
     let writer = writing(writer, content(9 << 20));
     let mut source = Source::take(reader.into()).unwrap();
-    source.relay = Relay::new();
-    assert!(source.relay.is_some());
+    source.bounce = Bounce::new();
+    assert!(source.bounce.is_some());
 
     assert!(drained(&mut source).await == content(9 << 20));
 

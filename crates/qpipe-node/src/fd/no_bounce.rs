@@ -7,12 +7,12 @@ use rustix::io::Errno;
 
 /// There is none.
 #[derive(Debug)]
-pub(super) enum Relay {}
+pub(super) enum Bounce {}
 
-impl Relay {
+impl Bounce {
     pub(super) const BYTES_MAX: usize = 0;
 
-    pub(super) fn new() -> Option<Relay> {
+    pub(super) fn new() -> Option<Bounce> {
         None
     }
 

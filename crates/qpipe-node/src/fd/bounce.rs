@@ -26,7 +26,7 @@ const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
 /// A pipe for one direction, of [`BULK_BYTES`].
 #[derive(Debug)]
-pub(super) struct Relay {
+pub(super) struct Bounce {
     from: OwnedFd,
     into: OwnedFd,
     /// What was written here and could not be passed on yet, in bytes.
@@ -34,15 +34,15 @@ pub(super) struct Relay {
     _large: LargePipe,
 }
 
-impl Relay {
+impl Bounce {
     /// What passes at once at the most, in bytes.
     pub(super) const BYTES_MAX: usize = BULK_BYTES;
 
     /// None where there are enough large pipes already, or no descriptors.
-    pub(super) fn new() -> Option<Relay> {
+    pub(super) fn new() -> Option<Bounce> {
         let (from, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         let _large = LargePipe::enlarge(into.as_fd(), BULK_BYTES)?;
-        Some(Relay { from, into, held: 0, _large })
+        Some(Bounce { from, into, held: 0, _large })
     }
 
     /// Reads what waits in the pipe `fd`, up to `max` bytes; nothing at EOF.
@@ -106,15 +106,15 @@ mod tests {
     #[test]
     fn what_waits_is_read_and_no_more_than_is_asked_for() {
         let (reader, mut writer) = pipe();
-        let mut relay = Relay::new().unwrap();
-        assert_eq!(relay.read(reader.as_fd(), 10).unwrap_err(), Errno::AGAIN);
+        let mut bounce = Bounce::new().unwrap();
+        assert_eq!(bounce.read(reader.as_fd(), 10).unwrap_err(), Errno::AGAIN);
         writer.write_all(&content(50_000)).unwrap();
 
-        assert_eq!(relay.read(reader.as_fd(), 10).unwrap(), content(50_000)[..10]);
-        assert_eq!(relay.read(reader.as_fd(), usize::MAX).unwrap(), content(50_000)[10..]);
+        assert_eq!(bounce.read(reader.as_fd(), 10).unwrap(), content(50_000)[..10]);
+        assert_eq!(bounce.read(reader.as_fd(), usize::MAX).unwrap(), content(50_000)[10..]);
 
         drop(writer);
-        assert!(relay.read(reader.as_fd(), 10).unwrap().is_empty());
+        assert!(bounce.read(reader.as_fd(), 10).unwrap().is_empty());
     }
 
     #[test]
@@ -122,11 +122,11 @@ mod tests {
         let (mut reader, mut writer) = pipe();
         let same = writer.try_clone().unwrap();
         let room = fill(&mut writer, &same);
-        let mut relay = Relay::new().unwrap();
+        let mut bounce = Bounce::new().unwrap();
         let bytes = Bytes::from(content(3 * room));
         let mut pieces = vec![bytes.slice(..1), bytes.slice(1..)];
-        assert_eq!(relay.write(writer.as_fd(), &pieces).unwrap_err(), Errno::AGAIN);
-        assert!(!relay.is_empty());
+        assert_eq!(bounce.write(writer.as_fd(), &pieces).unwrap_err(), Errno::AGAIN);
+        assert!(!bounce.is_empty());
 
         let mut read = Vec::new();
         while read.len() < room + bytes.len() {
@@ -134,7 +134,7 @@ mod tests {
             let count = reader.read(&mut some).unwrap();
             read.extend_from_slice(&some[..count]);
             while !pieces.is_empty() {
-                let Ok(mut written) = relay.write(writer.as_fd(), &pieces) else { break };
+                let Ok(mut written) = bounce.write(writer.as_fd(), &pieces) else { break };
                 while written > 0 {
                     let part = written.min(pieces[0].len());
                     let _ = pieces[0].split_to(part);
@@ -145,7 +145,7 @@ mod tests {
                 }
             }
         }
-        assert!(read[room..] == bytes && relay.is_empty());
+        assert!(read[room..] == bytes && bounce.is_empty());
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
         drop(reader);
         let pieces = [Bytes::from_static(b"x")];
 
-        let error = Relay::new().unwrap().write(writer.as_fd(), &pieces).unwrap_err();
+        let error = Bounce::new().unwrap().write(writer.as_fd(), &pieces).unwrap_err();
 
         assert_eq!(error, Errno::PIPE);
     }
