@@ -64,15 +64,15 @@ impl Sink {
     ///
     /// # Cancel safety
     /// `bytes` is what was not written yet, except for a write that runs in the blocking pool: the
-    /// next call takes that off. Until everything is written, or after [`Sink::settle`], it has to be
-    /// made with the same bytes.
+    /// next call takes that off. It has to be made with the same bytes, until they are written or
+    /// [`Sink::settle`] was called.
     pub(crate) async fn write(&mut self, bytes: &mut Bytes) -> io::Result<usize> {
         let written = self.write_some(std::slice::from_ref(bytes)).await?;
         bytes.advance(written);
         Ok(written)
     }
 
-    /// As [`Sink::write`], with bytes in several pieces, none of them empty.
+    /// As [`Sink::write`], with bytes in several pieces.
     ///
     /// # Errors
     /// As there.
@@ -80,6 +80,7 @@ impl Sink {
     /// # Cancel safety
     /// As there.
     pub(crate) async fn write_pieces(&mut self, pieces: &mut VecDeque<Bytes>) -> io::Result<usize> {
+        pieces.retain(|piece| !piece.is_empty());
         let written = self.write_some(pieces.make_contiguous()).await?;
         let mut left = written;
         while let Some(piece) = pieces.front_mut().filter(|_| left > 0) {

@@ -107,6 +107,10 @@ impl Exchange {
         Exchange { capacity: Capacity(bytes), ..Exchange::default() }
     }
 
+    pub(super) fn capacity_bytes(&self) -> usize {
+        self.capacity.0
+    }
+
     pub(super) fn add_writer(&mut self) -> Number {
         let number = self.number();
         self.writers.insert(number, Writer::default());

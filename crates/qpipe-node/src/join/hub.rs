@@ -388,13 +388,14 @@ impl Hub {
         next
     }
 
-    /// Adds what else a reader can have now, up to `bytes` in all; where there are others each gets a
-    /// piece at a time.
+    /// Adds what else a reader can have now, up to `bytes` in all and what the pipe may hold; where there
+    /// are others each gets a piece at a time.
     fn top_up(&self, reader: Number, pieces: &mut VecDeque<Bytes>, bytes: usize) {
         let mut exchange = self.lock();
         if exchange.readers() > 1 {
             return;
         }
+        let bytes = bytes.min(exchange.capacity_bytes());
         let mut has: usize = pieces.iter().map(Bytes::len).sum();
         let before = pieces.len();
         while has < bytes

@@ -21,7 +21,7 @@ const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 /// While bytes wait and nothing is acknowledged, something is sent this often: at most every 200 ms
 /// and at most ten times a second, whatever QUIC's own timer has backed off to.
-const KICK_EVERY: Duration = Duration::from_millis(150);
+const KICK_EVERY: Duration = Duration::from_millis(120);
 
 /// Where nothing waits, that goes on for so long, and then at the second pace.
 const KICK_IDLE_AFTER: Duration = Duration::from_secs(2);
