@@ -42,8 +42,8 @@ const POLICED_GAIN: f64 = 0.97;
 const RAISE_EVERY: Duration = Duration::from_secs(3);
 const RAISE: f64 = 0.03;
 
-/// Losses at a policed rate that was not raised since the last: they are no policer's, after the first,
-/// which may be of what it took for its rate.
+/// So many cuts of a policed rate that was not raised meanwhile may correct what was taken for it: what
+/// is lost then is no policer's.
 const VAIN_CUTS: u32 = 2;
 
 /// What is known of a policer.
@@ -61,7 +61,7 @@ pub(crate) struct Policer {
     flat: f64,
     trial: Option<Trial>,
     tried_round: Option<u64>,
-    /// Trials in a row that found none.
+    /// Trials in a row that found none, as far as they count.
     failed: u32,
     /// The rate that it lets through, and since when.
     limit: Option<Limit>,
@@ -181,7 +181,7 @@ impl Policer {
             return;
         }
         let is_suspect = self.loss > SUSPECT && self.lossy >= LOSSY_ROUNDS;
-        let every = TRIAL_EVERY_ROUNDS << self.failed.min(TRIAL_DOUBLES_MAX);
+        let every = TRIAL_EVERY_ROUNDS << self.failed;
         let is_due = self.tried_round.is_none_or(|at| round.number >= at + every);
         if is_suspect && is_due {
             self.trial = Some(Trial {
@@ -217,7 +217,7 @@ impl Policer {
             self.failed = 0;
         } else {
             self.proven = 1.25 * loss;
-            self.failed += 1;
+            self.failed = (self.failed + 1).min(TRIAL_DOUBLES_MAX);
         }
         self.trial = None;
         self.tried_round = Some(round.number);

@@ -15,7 +15,7 @@ use rustix::{
 };
 use tokio::io::{Interest, Ready, unix::AsyncFd};
 
-use super::{pooled::restarted, taken::Taken};
+use super::{bounce::Bounce, pooled::restarted, taken::Taken};
 
 /// Terminals of this major number stand for another one, or make a new one, when opened:
 /// /dev/tty, /dev/console, /dev/ptmx.
@@ -121,6 +121,11 @@ impl Descriptor {
 
     pub(super) fn is_pipe(&self) -> bool {
         self.is_pipe
+    }
+
+    /// What bulk is to pass through, if it is a pipe with a description of our own.
+    pub(super) fn bounce(&self) -> Option<Bounce> {
+        if self.is_pipe && self.way == Way::Own { Bounce::new() } else { None }
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {

@@ -121,9 +121,8 @@ impl Sink {
             return Err(io::ErrorKind::WriteZero.into());
         }
         let written = written.min(bytes.len());
-        let is_bulk = self.traffic.note(self.descriptor.as_fd(), written);
-        if is_bulk && self.descriptor.is_pipe() && self.descriptor.way() == Way::Own {
-            self.bounce = Bounce::new();
+        if self.traffic.note(self.descriptor.as_fd(), written) {
+            self.bounce = self.descriptor.bounce();
         }
         Ok(written)
     }

@@ -126,10 +126,8 @@ impl Source {
         self.settle().await;
         if self.held.is_empty() && !self.ended {
             self.held = self.read(max).await?;
-            let is_bulk =
-                !self.keeps_writes && self.traffic.note(self.descriptor.as_fd(), self.held.len());
-            if is_bulk && self.descriptor.is_pipe() && self.descriptor.way() == Way::Own {
-                self.bounce = Bounce::new();
+            if !self.keeps_writes && self.traffic.note(self.descriptor.as_fd(), self.held.len()) {
+                self.bounce = self.descriptor.bounce();
             }
             self.ended = self.held.is_empty();
             self.is_cut = self.held.len() >= max.min(READ_BYTES_MAX) && self.in_kernel() > Some(0);

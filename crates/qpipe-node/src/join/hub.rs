@@ -14,7 +14,9 @@ use tokio::sync::watch;
 
 use super::exchange::{Exchange, Next, Number, QUEUE_BYTES_MAX, Verdict};
 use super::local::last_words;
-use super::{Client, cause_of_output, input_failed, of_pipe, output_broken, output_failed};
+use super::{
+    Client, cause_of_output, fill_up, input_failed, of_pipe, output_broken, output_failed,
+};
 use crate::fd::{Sink, Source};
 use crate::local::{Outcome, Stop};
 
@@ -395,15 +397,9 @@ impl Hub {
         if exchange.readers() > 1 {
             return;
         }
-        let bytes = bytes.min(exchange.capacity_bytes());
-        let mut has: usize = pieces.iter().map(Bytes::len).sum();
         let before = pieces.len();
-        while has < bytes
-            && let Some(piece) = exchange.next_piece(reader)
-        {
-            has += piece.len();
-            pieces.push_back(piece);
-        }
+        let bytes = bytes.min(exchange.capacity_bytes());
+        fill_up(pieces, bytes, || exchange.next_piece(reader));
         drop(exchange);
         if pieces.len() > before {
             self.changed.send_replace(());

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use qpipe::{Cause, PipeError, PipeReader, PipeWriter};
 use rustix::pipe::PIPE_BUF;
 
-use super::{Client, Ending, cause_of_output, input_failed, of_pipe, output_broken, output_failed};
+use super::{
+    Client, Ending, cause_of_output, fill_up, input_failed, of_pipe, output_broken, output_failed,
+};
 use crate::fd::{self, Sink, Source, Unspliced};
 use crate::local::{Outcome, Stop};
 
@@ -138,13 +140,7 @@ pub(super) async fn drain(
             }
         };
         while !pieces.is_empty() {
-            let mut bytes: usize = pieces.iter().map(Bytes::len).sum();
-            while bytes < sink.wants_bytes()
-                && let Some(piece) = reader.ready_chunk(PIECE_BYTES_MAX)
-            {
-                bytes += piece.len();
-                pieces.push_back(piece);
-            }
+            fill_up(&mut pieces, sink.wants_bytes(), || reader.ready_chunk(PIECE_BYTES_MAX));
             let written = tokio::select! {
                 biased;
                 cause = client.left() => return Err(stop(reader, cause)),

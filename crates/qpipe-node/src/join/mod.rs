@@ -10,11 +10,13 @@ mod exchange;
 mod hub;
 mod local;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use qpipe::{Cause, Ends, PipeError, PipeReader, PipeWriter};
 use rustix::io::Errno;
 
@@ -253,6 +255,17 @@ fn cause_of_output(error: &io::Error) -> Cause {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Cause::ReaderClosed,
         _ => Cause::Io,
+    }
+}
+
+/// Adds pieces as long as `next` has some, until they are `bytes` together.
+fn fill_up(pieces: &mut VecDeque<Bytes>, bytes: usize, mut next: impl FnMut() -> Option<Bytes>) {
+    let mut has: usize = pieces.iter().map(Bytes::len).sum();
+    while has < bytes
+        && let Some(piece) = next()
+    {
+        has += piece.len();
+        pieces.push_back(piece);
     }
 }
 

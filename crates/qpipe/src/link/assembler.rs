@@ -101,18 +101,15 @@ impl Assembler {
             let is_ordered = self.reads != Reads::Unordered;
             let read = pin!(self.recv.read_chunk(usize::MAX, is_ordered)).poll(cx);
             match read {
-                Poll::Pending if out.is_empty() => {
-                    self.reads = match self.reads {
-                        Reads::Ordered => Reads::OrderedAndWaiting,
-                        Reads::OrderedAndWaiting => {
-                            self.reads = Reads::Unordered;
-                            continue;
-                        }
-                        Reads::Unordered => Reads::Unordered,
-                    };
-                    return Poll::Pending;
-                }
-                Poll::Pending => break,
+                Poll::Pending if !out.is_empty() => break,
+                Poll::Pending => match self.reads {
+                    Reads::OrderedAndWaiting => self.reads = Reads::Unordered,
+                    Reads::Ordered => {
+                        self.reads = Reads::OrderedAndWaiting;
+                        return Poll::Pending;
+                    }
+                    Reads::Unordered => return Poll::Pending,
+                },
                 Poll::Ready(Ok(Some(chunk))) => {
                     if is_ordered {
                         self.reads = Reads::Ordered;
