@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 
 use crate::{
@@ -28,6 +29,9 @@ struct Args {
     /// Threads of the runtime; 0 is the calling one [default: 0 for qpipe, one per core for others]
     #[arg(long, global = true)]
     threads: Option<usize>,
+    /// Keep the near end on the first processor and the far end on the last, as on two hosts
+    #[arg(long, global = true)]
+    apart: bool,
     #[command(subcommand)]
     command: Verb,
 }
@@ -197,6 +201,9 @@ impl Args {
     }
 
     async fn serve(&self, carrier: Kind, address: SocketAddr) -> Result<Option<Value>> {
+        if self.apart {
+            keep_to_processor(|allowed| allowed.next_back())?;
+        }
         match carrier {
             Kind::Qpipe => qpipe::serve(&self.state, self.memory << 20, address).await?,
             Kind::Quinn => quinn::serve(&self.state, address).await?,
@@ -211,6 +218,10 @@ impl Args {
             Some(to) => Far { to, child: None },
             None => Far::start(self, ends.carrier)?,
         };
+        if self.apart {
+            // Only now: the far end inherits it.
+            keep_to_processor(|allowed| allowed.next())?;
+        }
         match ends.carrier {
             Kind::Qpipe => {
                 let near = qpipe::Near::dial(&self.state, self.memory << 20, far.to).await?;
@@ -252,6 +263,18 @@ impl Args {
     }
 }
 
+/// Keeps this process to one of the processors that it may use. Of two ends with a busy thread each the kernel may
+/// keep both on one of two processors while the other idles.
+fn keep_to_processor(
+    choose: impl FnOnce(&mut dyn DoubleEndedIterator<Item = usize>) -> Option<usize>,
+) -> Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let mut processors = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor));
+    let mut one = CpuSet::new();
+    one.set(choose(&mut processors).context("no processor")?);
+    Ok(sched_setaffinity(None, &one)?)
+}
+
 /// The far end, which ends with this if it was started by it.
 struct Far {
     to: SocketAddr,
@@ -266,6 +289,9 @@ impl Far {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", name.get_name(), &to.to_string()]);
         command.arg("--state").arg(&args.state).arg("--memory").arg(args.memory.to_string());
+        if args.apart {
+            command.arg("--apart");
+        }
         if let Some(threads) = args.threads {
             command.arg("--threads").arg(threads.to_string());
         }

@@ -66,7 +66,7 @@ impl Bench {
             What::Busy { pipes, time } => {
                 let (time, memory) = (time.as_secs(), rows::busy_memory_mib(*pipes));
                 let verb = format!("busy --pipes {pipes} --time {time}s");
-                self.with_options(peer, &site, &format!("--memory {memory}"), &verb)
+                self.with_options(peer, &site, &format!("--memory {memory} --apart"), &verb)
             }
             What::Bulk { .. } if matches!(peer, Peer::QuinnInside | Peer::YamuxInside) => {
                 self.inside(peer, &site, "busy", "")
