@@ -49,8 +49,8 @@ impl Progress {
     }
 
     /// Counts `bytes` more.
-    pub(crate) fn add(&self, bytes: usize) {
-        self.bar.inc(bytes as u64);
+    pub(crate) fn add(&self, bytes: u64) {
+        self.bar.inc(bytes);
     }
 
     /// Leaves the line as it is now.

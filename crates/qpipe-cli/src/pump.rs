@@ -1,16 +1,12 @@
 //! Carries bytes between the standard descriptors and the ends of pipes.
 
-use std::{io, pin::pin};
+use std::io;
 
 use bytes::Bytes;
 use qpipe::{PipeError, PipeReader, PipeWriter};
+use qpipe_node::{Delivery, PIECE_BYTES_MAX, Source, Undelivered};
 
-use crate::{
-    input::{Input, READ_BYTES_MAX},
-    output::{Event, Output},
-    progress::Progress,
-    rate::Throttle,
-};
+use crate::{progress::Progress, rate::Throttle};
 
 /// Why bytes stopped moving before they had all arrived.
 #[derive(Debug)]
@@ -33,17 +29,17 @@ pub(crate) enum Stopped {
 /// Whatever ends the pipe earlier, also while nothing arrives at standard input. A writer that is
 /// not closed then is the caller's to abort.
 pub(crate) async fn send_all(
-    input: &mut Input,
+    input: &mut Source,
     writer: &mut PipeWriter,
     throttle: &mut Throttle,
     progress: &Progress,
 ) -> Result<(), Stopped> {
     loop {
-        // Nothing is copied here: the thread that reads keeps what it has read.
+        // Nothing is lost here: what was read is kept for the next call.
         let chunk = tokio::select! {
             biased;
             ended = writer.over() => return ended.map_err(Stopped::Pipe),
-            chunk = input.next() => chunk.map_err(Stopped::Input)?,
+            chunk = input.next(PIECE_BYTES_MAX) => chunk.map_err(Stopped::Input)?,
         };
         let Some(mut chunk) = chunk else { break };
         while !chunk.is_empty() {
@@ -54,8 +50,9 @@ pub(crate) async fn send_all(
                 ended = writer.over() => return ended.map_err(Stopped::Pipe),
                 () = throttle.pay(bytes) => {}
             }
-            writer.write_chunk(piece).await.map_err(of_pipe)?;
-            progress.add(bytes);
+            let written = writer.write_chunk(piece).await;
+            written.map_err(|error| Stopped::Pipe(PipeError::or_lost(&error)))?;
+            progress.add(bytes as u64);
         }
     }
     writer.close();
@@ -70,67 +67,16 @@ pub(crate) async fn send_all(
 /// can be. A reader that is not over then is the caller's to stop.
 pub(crate) async fn receive_all(
     reader: &mut PipeReader,
-    output: &mut Output,
+    output: Delivery,
     throttle: &mut Throttle,
     progress: &Progress,
 ) -> Result<(), Stopped> {
-    let bytes_max = throttle.piece_bytes_max().unwrap_or(READ_BYTES_MAX).min(READ_BYTES_MAX);
-    let mut end = None;
-    while end.is_none() || output.waiting_bytes() > 0 {
-        tokio::select! {
-            biased;
-            event = output.event() => note(event, reader)?,
-            chunk = reader.read_chunk(bytes_max), if end.is_none() && output.has_room() => {
-                match chunk {
-                    Ok(Some(chunk)) => {
-                        pass(chunk, reader, output, throttle, progress).await?;
-                    }
-                    Ok(None) => end = Some(Ok(())),
-                    Err(error) => end = Some(Err(of_pipe(error))),
-                }
-            }
-        }
-    }
-    match end {
-        // How much was consumed is known only now that everything is written.
-        Some(Err(stopped)) => match reader.over().await {
-            Err(error) => Err(Stopped::Pipe(error)),
-            Ok(()) => Err(stopped),
-        },
-        _ => Ok(()),
-    }
-}
-
-/// Hands a chunk to standard output when the rate allows it.
-async fn pass(
-    chunk: Bytes,
-    reader: &mut PipeReader,
-    output: &mut Output,
-    throttle: &mut Throttle,
-    progress: &Progress,
-) -> Result<(), Stopped> {
-    let bytes = chunk.len();
-    let mut paid = pin!(throttle.pay(bytes));
-    loop {
-        tokio::select! {
-            biased;
-            event = output.event() => note(event, reader)?,
-            () = &mut paid => break,
-        }
-    }
-    output.write(chunk).await;
-    progress.add(bytes);
-    Ok(())
-}
-
-fn note(event: Event, reader: &mut PipeReader) -> Result<(), Stopped> {
-    match event {
-        Event::Written(bytes) => {
-            reader.consume(bytes);
-            Ok(())
-        }
-        Event::Failed(error) => Err(Stopped::Output(error)),
-    }
+    let (max, count) = (throttle.piece_bytes_max(), |bytes| progress.add(bytes));
+    let pay = async |bytes| throttle.pay(bytes).await;
+    output.deliver(reader, max, pay, count).await.map_err(|undelivered| match undelivered {
+        Undelivered::Output(error) => Stopped::Output(error),
+        Undelivered::Pipe(error) => Stopped::Pipe(error),
+    })
 }
 
 fn next_piece(chunk: &mut Bytes, throttle: &Throttle) -> Bytes {
@@ -138,11 +84,4 @@ fn next_piece(chunk: &mut Bytes, throttle: &Throttle) -> Bytes {
         Some(bytes_max) if bytes_max < chunk.len() => chunk.split_to(bytes_max),
         _ => std::mem::take(chunk),
     }
-}
-
-/// What the ends of pipes give is always one of their own errors; another one would be a defect,
-/// and is told as a lost connection.
-fn of_pipe(error: io::Error) -> Stopped {
-    let lost = PipeError::Failed { cause: qpipe::Cause::Lost, consumed: 0 };
-    Stopped::Pipe(PipeError::of(&error).copied().unwrap_or(lost))
 }

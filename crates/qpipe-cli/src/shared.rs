@@ -342,7 +342,7 @@ impl<'a> Carried<'a> {
                     return Ok(Next::Joined);
                 }
                 Event::Progress { bytes } => {
-                    self.progress.add(usize::try_from(bytes - self.counted.min(bytes))?);
+                    self.progress.add(bytes - self.counted.min(bytes));
                     self.counted = bytes;
                 }
                 Event::Eof => return Ok(Next::Told(Told::Eof)),

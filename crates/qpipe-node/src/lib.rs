@@ -18,6 +18,7 @@ mod answers;
 mod audit;
 mod authorized;
 mod config;
+mod delivery;
 mod disk;
 mod document;
 mod fd;
@@ -51,7 +52,9 @@ pub use config::{
     CONFIG_FILE_BYTES_MAX, Config, KnownHost, NodeConfig, PinHostError, Waiting,
     parse_waiting_time, pin_host, remove_host,
 };
+pub use delivery::{Delivery, PIECE_BYTES_MAX, Undelivered};
 pub use document::{EditError, ReadError};
+pub use fd::Source;
 pub use home::{Home, HomeError};
 pub use invitation::{
     INVITATION_RULES_MAX, INVITATIONS_PENDING_MAX, Invitation, InvitationError, Invitations,
@@ -62,7 +65,7 @@ pub use kept::{
     KEPT_NAMES_MAX, KeepChange, KeepError, Kept, KeptName, NAMES_FILE_BYTES_MAX,
     ParseCapacityError, ParseDescriptionError, ParsePeerModeError, PeerMode, keep, remove_kept,
 };
-pub use lines::{LINE_BYTES_MAX, Lines};
+pub use lines::LINE_BYTES_MAX;
 pub use local::local_peer;
 pub use lock::{ServeInfo, ServeLock, ServeLockError, running_serve};
 pub use names::{INCARNATIONS_PER_NAME_MAX, NAMES_MAX};
@@ -71,4 +74,3 @@ pub use rule::{ParseRuleError, Rule, Verb};
 pub use serve::{DEFAULT_LISTEN, Enrolment, GIVE_UP, Serve, ServeError, ServeOptions};
 pub use shared::{CLIENTS_MAX, NodeStatus, SharedNode, Stopping, status};
 pub use size::{ByteSize, ParseByteSizeError};
-pub use traffic::Traffic;

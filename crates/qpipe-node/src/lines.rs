@@ -8,19 +8,19 @@ pub const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes that are given out as whole lines. Holds less than a line and what was put in last.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub(crate) struct Lines {
     held: BytesMut,
 }
 
 impl Lines {
     /// Takes what was read.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
     }
 
     /// As many whole lines as `max` bytes and [`LINE_BYTES_MAX`] allow; the beginning of one that is
     /// longer than that; none if there is no line to its end.
-    pub fn next(&mut self, max: usize) -> Option<Bytes> {
+    pub(crate) fn next(&mut self, max: usize) -> Option<Bytes> {
         let max = max.clamp(1, LINE_BYTES_MAX);
         let fitting = self.held.get(..max).unwrap_or(&self.held);
         let length = match fitting.iter().rposition(|byte| *byte == b'\n') {
@@ -32,13 +32,13 @@ impl Lines {
     }
 
     /// What is left at the end of the input: a line that has no end, if anything.
-    pub fn rest(&mut self) -> Option<Bytes> {
+    pub(crate) fn rest(&mut self) -> Option<Bytes> {
         let rest = std::mem::take(&mut self.held).freeze();
         (!rest.is_empty()).then_some(rest)
     }
 
     /// Whether nothing is held.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 }

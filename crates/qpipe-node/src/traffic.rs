@@ -25,7 +25,7 @@ static ENLARGED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// How much passed lately through a descriptor.
 #[derive(Debug, Default)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// Reads and writes of the present sample, and their bytes.
     calls: usize,
     bytes: usize,
@@ -36,7 +36,7 @@ pub struct Traffic {
 impl Traffic {
     /// Notes a read or write, and enlarges the pipe behind `fd`, if it is one, once it pays: whether it
     /// has just come to that.
-    pub fn note(&mut self, fd: BorrowedFd<'_>, bytes: usize) -> bool {
+    pub(crate) fn note(&mut self, fd: BorrowedFd<'_>, bytes: usize) -> bool {
         if self.is_bulk {
             return false;
         }

@@ -11,8 +11,13 @@ pub const VERSION: u32 = 1;
 /// `PIPE_BUF` of Linux, in bytes: a write of up to this size is never torn (pipe(7)).
 pub const PIPE_BUF: u64 = 4096;
 
-/// The window that every accepted pipe has, in bytes, whatever else happens: one atomic write.
-pub const FLOOR_BYTES: u64 = PIPE_BUF;
+/// So many bytes a reader may have written and not call consumed before it knows, after the end, that they are
+/// where they have to be: a file of another host may be refused when it is closed. Nobody waits for them.
+pub const KEPT_BYTES_MAX: u64 = 1;
+
+/// The window that every accepted pipe has, in bytes, whatever else happens: one atomic write, and what the
+/// reader keeps back meanwhile.
+pub const FLOOR_BYTES: u64 = PIPE_BUF + KEPT_BYTES_MAX;
 
 /// The window that a pipe starts with while less than half of the growth pool is committed, in
 /// bytes. It is the capacity of a Linux pipe (pipe(7)).
@@ -102,7 +107,7 @@ mod tests {
     #[test]
     fn windows_hold_an_atomic_write() {
         const {
-            assert!(FLOOR_BYTES >= PIPE_BUF);
+            assert!(FLOOR_BYTES >= PIPE_BUF + KEPT_BYTES_MAX);
             assert!(INITIAL_LIMIT_BYTES >= FLOOR_BYTES);
             assert!(START_WINDOW_BYTES >= INITIAL_LIMIT_BYTES);
             assert!(WINDOW_BYTES_MAX >= START_WINDOW_BYTES);

@@ -20,7 +20,7 @@ use crate::cause::Cause;
 use crate::fact::{
     Answer, Attempt, Closed, ClosedKind, Contradiction, End, EndKind, Facts, Kinds, Limit, Opener,
 };
-use crate::limits::{FLOOR_BYTES, PIPE_BUF, WINDOW_BYTES_MAX};
+use crate::limits::{FLOOR_BYTES, KEPT_BYTES_MAX, PIPE_BUF, WINDOW_BYTES_MAX};
 use crate::planted::{self, Planted};
 
 /// What the reader is told after the bytes that came through.
@@ -287,13 +287,17 @@ impl ReadEnd {
         }
     }
 
+    /// Whether the reader has consumed all that is here, but what it may keep back.
+    fn is_drained(&self, facts: &Facts) -> bool {
+        facts.consumed + KEPT_BYTES_MAX >= self.received
+    }
+
     /// Widens the window when the reader used half of it within a round trip, or took in all that
     /// a writer at its Limit had sent: then the window is what holds the writer back. Makes it smaller
     /// where memory is scarce, the faster the larger it is, so that pipes that began later get theirs.
     fn tune(&mut self, facts: &Facts, now: Instant, rtt: Duration) {
         let limit = facts.effective_limit().unwrap_or(self.initial_limit);
-        let drained =
-            facts.consumed == self.received && limit - self.received.min(limit) < PIPE_BUF;
+        let drained = self.is_drained(facts) && limit - self.received.min(limit) < PIPE_BUF;
         let (since, from) = *self.epoch.get_or_insert((now, facts.consumed));
         let elapsed = now.saturating_duration_since(since);
         let taken = u128::from(facts.consumed - from);
@@ -340,7 +344,7 @@ impl ReadEnd {
         let next = facts.consumed + self.window;
         let gain = next.saturating_sub(limit);
         let left = limit - self.received.min(limit);
-        let drained = facts.consumed == self.received;
+        let drained = self.is_drained(facts);
         // A writer may wait for room for an atomic write: then less than that must not be left.
         let low = (self.window / 2).max(PIPE_BUF);
         if gain > 0 && (gain >= self.window / 4 || (drained && left < low)) {
@@ -391,13 +395,18 @@ mod tests {
     use crate::budget::Budget;
     use crate::limits::START_WINDOW_BYTES;
 
-    /// A window that comes round in `turn`, a quarter of it at a time, for a second.
-    #[expect(clippy::disallowed_methods, reason = "a test needs an instant to begin at")]
-    fn window_after(rtt: Duration, turn: Duration) -> u64 {
+    fn started(capacity: Option<u64>) -> (ReadEnd, Facts) {
         let account = Budget::new(256 << 20).account();
         let draft = account.reserve(1 << 20).map(crate::budget::Reservation::new).unwrap().draft();
         let (mut end, mut facts) = (ReadEnd::new(0, draft), Facts::default());
-        end.start(&mut facts, account.floor().unwrap(), None);
+        end.start(&mut facts, account.floor().unwrap(), capacity);
+        (end, facts)
+    }
+
+    /// A window that comes round in `turn`, a quarter of it at a time, for a second.
+    #[expect(clippy::disallowed_methods, reason = "a test needs an instant to begin at")]
+    fn window_after(rtt: Duration, turn: Duration) -> u64 {
+        let (mut end, mut facts) = started(None);
         let start = Instant::now();
         let mut now = start;
         while now < start + Duration::from_secs(1) {
@@ -421,5 +430,25 @@ mod tests {
         let (rtt, turn) = (Duration::from_millis(20), Duration::from_millis(100));
 
         assert_eq!(window_after(rtt, turn), START_WINDOW_BYTES);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs an instant to consume at")]
+    fn a_byte_that_is_kept_back_holds_no_atomic_write_up() {
+        let now = Instant::now();
+        for step in 1..=FLOOR_BYTES {
+            let (mut end, mut facts) = started(Some(PIPE_BUF));
+            // The smallest window that there is.
+            end.window = FLOOR_BYTES;
+            facts.limit = Some(Limit { number: 1, offset: FLOOR_BYTES });
+            for _ in 0..3 {
+                let limit = facts.limit.unwrap().offset;
+                end.received = limit.min(end.received + step);
+                end.consume(&mut facts, end.received - KEPT_BYTES_MAX, now, Duration::ZERO);
+
+                let room = facts.limit.unwrap().offset - end.received;
+                assert!(room >= PIPE_BUF, "{room} after {step} more");
+            }
+        }
     }
 }

@@ -52,6 +52,13 @@ impl PipeError {
         error.get_ref()?.downcast_ref()
     }
 
+    /// The pipe's own error behind what an end of a pipe gave: there always is one. What does not have one is
+    /// told as a lost connection.
+    pub fn or_lost(error: &io::Error) -> PipeError {
+        let lost = PipeError::Failed { cause: Cause::Lost, consumed: 0 };
+        PipeError::of(error).copied().unwrap_or(lost)
+    }
+
     /// The cause, where there is one.
     pub fn cause(&self) -> Cause {
         match self {

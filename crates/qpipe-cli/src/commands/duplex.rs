@@ -6,8 +6,7 @@ use crate::{
     args::PipeArgs,
     ending,
     exit::Exit,
-    input::{self, Input},
-    output::{self, Output},
+    input, output,
     pipes::{self, await_partner, cause_of, tell_waiting},
     progress::Progress,
     pump::{self, Stopped},
@@ -71,7 +70,7 @@ async fn exchange(
 async fn send(end: &mut Option<PipeWriter>, args: &PipeArgs) -> Outcome {
     let Some(writer) = end else { return Ok(0) };
     let mut throttle = Throttle::new(args.rate, args.burst);
-    let mut input = Input::start().map_err(Stopped::Input)?;
+    let mut input = input::take().map_err(Stopped::Input)?;
     let outcome = pump::send_all(&mut input, writer, &mut throttle, &Progress::none()).await;
     let written = writer.written();
     match outcome {
@@ -94,12 +93,11 @@ async fn send(end: &mut Option<PipeWriter>, args: &PipeArgs) -> Outcome {
 
 /// Writes what comes back; its end is told to standard output's reader at once.
 async fn receive(reader: &mut PipeReader, args: &PipeArgs) -> Outcome {
-    let mut output = Output::start().map_err(Stopped::Output)?;
+    let output = output::take().map_err(Stopped::Output)?;
     let mut throttle = Throttle::new(args.rate, args.burst);
-    let outcome = pump::receive_all(reader, &mut output, &mut throttle, &Progress::none()).await;
+    let outcome = pump::receive_all(reader, output, &mut throttle, &Progress::none()).await;
     if let Err(stopped) = &outcome {
         reader.stop(cause_of(stopped));
     }
-    output.close().await;
     outcome.map(|()| reader.delivered())
 }

@@ -22,8 +22,7 @@ use crate::{
     args::LoopArgs,
     ending::{self, Label},
     exit::Exit,
-    input::{self, Input},
-    output::{self, Output},
+    input, output,
     pipes::{FAREWELL, cause_of},
     progress::Progress,
     pump::{self, Stopped},
@@ -171,14 +170,14 @@ async fn carry(
     args: &LoopArgs,
 ) -> Result<u64, Stopped> {
     let progress = Progress::start(input::is_terminal() || output::is_terminal());
-    let mut input = Input::start().map_err(Stopped::Input)?;
-    let mut output = Output::start().map_err(Stopped::Output)?;
+    let mut input = input::take().map_err(Stopped::Input)?;
+    let output = output::take().map_err(Stopped::Output)?;
     let (mut throttle, mut unthrottled) =
         (Throttle::new(args.rate, args.burst), Throttle::new(None, None));
     let uncounted = Progress::none();
     let outcome = tokio::try_join!(
         pump::send_all(&mut input, writer, &mut throttle, &progress),
-        pump::receive_all(reader, &mut output, &mut unthrottled, &uncounted),
+        pump::receive_all(reader, output, &mut unthrottled, &uncounted),
     );
     progress.stop();
     outcome.map(|_| reader.delivered())

@@ -1,12 +1,16 @@
 //! `qpipe recv`.
 
+use std::io;
+
+use anyhow::Context;
 use qpipe::{End, PipeReader};
+use qpipe_node::Delivery;
 
 use crate::{
     args::{PipeArgs, RecvArgs},
     ending,
     exit::Exit,
-    output::{self, Output},
+    output,
     pipes::{self, await_partner, cause_of, tell_waiting},
     progress::Progress,
     pump::{self, Stopped},
@@ -28,23 +32,23 @@ pub(crate) async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
         Attempt::Done(exit) => return Ok(exit),
         Attempt::Own(own) => *own,
     };
-    let mut output = Output::start()?;
+    let is_shown = output::is_terminal();
+    let output = output::take().context("cannot write to standard output")?;
     let mut opened = tokio::select! {
         opened = pipes::open(&args, End::Read, &this, place) => opened?,
         signal = signals.next() => return Ok(Exit::Signal(signal)),
         // Nobody reads what would come: `recv | head` may not wait for a writer for ever.
-        _ = output.event() => return Ok(Exit::broken_pipe()),
+        () = output.broken() => return Ok(Exit::broken_pipe()),
     };
     let mut reader = opened.take_reader()?;
     let watch = reader.watch();
     tell_waiting(async move { watch.joined().await }, &opened.label);
     let outcome = tokio::select! {
-        outcome = receive(&mut reader, &mut output, &args) => outcome,
+        outcome = receive(&mut reader, output, is_shown, &args) => outcome,
         signal = signals.next() => Err(Stopped::Signal(signal)),
     };
     let delivered = reader.delivered();
     if let Err(stopped) = &outcome {
-        reader.consume(output.take_written());
         reader.close(cause_of(stopped));
     }
     let exit = ending::of_recv(&opened.label, outcome.map(|()| delivered), abort_as_eof).tell();
@@ -54,19 +58,16 @@ pub(crate) async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
 
 async fn receive(
     reader: &mut PipeReader,
-    output: &mut Output,
+    output: Delivery,
+    is_shown: bool,
     args: &PipeArgs,
 ) -> Result<(), Stopped> {
     tokio::select! {
         partner = await_partner(reader.accepted(), reader.joined(), args) => partner?,
-        event = output.event() => {
-            // Nothing was written yet, so it can only be a failure.
-            let failed = || std::io::ErrorKind::BrokenPipe.into();
-            return Err(Stopped::Output(event.error().unwrap_or_else(failed)));
-        }
+        () = output.broken() => return Err(Stopped::Output(io::ErrorKind::BrokenPipe.into())),
     }
     let mut throttle = Throttle::new(args.rate, args.burst);
-    let progress = Progress::start(output::is_terminal());
+    let progress = Progress::start(is_shown);
     let outcome = pump::receive_all(reader, output, &mut throttle, &progress).await;
     progress.stop();
     outcome

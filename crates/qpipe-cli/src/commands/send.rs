@@ -7,7 +7,7 @@ use crate::{
     args::{PipeArgs, Records, SendArgs},
     ending,
     exit::Exit,
-    input::{self, Input},
+    input,
     pipes::{self, await_partner, cause_of, tell_waiting},
     progress::Progress,
     pump::{self, Stopped},
@@ -57,12 +57,12 @@ async fn send(
     records: Option<Records>,
 ) -> Result<(), Stopped> {
     await_partner(writer.accepted(), writer.joined(), args).await?;
-    let mut input = Input::start().map_err(Stopped::Input)?;
+    let progress = Progress::start(input::is_terminal());
+    let mut input = input::take().map_err(Stopped::Input)?;
     if let Some(Records::Line) = records {
         input.keep_lines();
     }
     let mut throttle = Throttle::new(args.rate, args.burst);
-    let progress = Progress::start(input::is_terminal());
     let outcome = pump::send_all(&mut input, writer, &mut throttle, &progress).await;
     progress.stop();
     outcome

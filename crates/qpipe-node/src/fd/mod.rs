@@ -34,5 +34,5 @@ mod taken;
 mod test_files;
 
 pub(crate) use sink::Sink;
-pub(crate) use source::Source;
+pub use source::Source;
 pub(crate) use splice::{Unspliced, settle, splice};

@@ -19,10 +19,7 @@ use super::{
     descriptor::{Descriptor, Side, Way},
     pooled::Pooled,
 };
-use crate::traffic::Traffic;
-
-/// The largest write in the blocking pool: what one chunk holds.
-const POOLED_WRITE_BYTES_MAX: usize = 256 * 1024;
+use crate::{delivery::PIECE_BYTES_MAX, traffic::Traffic};
 
 /// Less is written as it is: splice(2) after that would be one call more.
 const BOUNCED_BYTES_MIN: usize = 32 * 1024;
@@ -113,7 +110,7 @@ impl Sink {
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
                 self.descriptor.attempt(|fd| send(fd, bytes, flags)).await?
             }
-            Way::Pooled => self.write_pooled(bytes, POOLED_WRITE_BYTES_MAX).await?,
+            Way::Pooled => self.write_pooled(bytes, PIECE_BYTES_MAX).await?,
             // As much as a pipe takes at once that is not full.
             Way::Waited => self.write_pooled(bytes, PIPE_BUF).await?,
         };

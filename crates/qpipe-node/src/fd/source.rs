@@ -20,10 +20,7 @@ use super::{
     descriptor::{Descriptor, Side, Way},
     pooled::Pooled,
 };
-use crate::{lines::Lines, traffic::Traffic};
-
-/// The largest read. A chunk of a quarter of a mebibyte costs no more per byte than larger ones.
-const READ_BYTES_MAX: usize = 256 * 1024;
+use crate::{delivery::PIECE_BYTES_MAX, lines::Lines, traffic::Traffic};
 
 /// What a kernel pipe usually holds, in bytes: [`Source::fit`] makes none larger.
 const FIT_BYTES_MAX: usize = 64 * 1024;
@@ -33,7 +30,7 @@ const READ_BYTES_MIN: usize = 512;
 
 /// A standard input that was taken over. Dropping it closes it, so that the producer gets SIGPIPE.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub struct Source {
     pub(super) descriptor: Descriptor,
     /// What was read and not handed out, or what a cancelled splice did not get written.
     pub(super) held: Bytes,
@@ -64,7 +61,7 @@ impl Source {
     ///
     /// # Panics
     /// Outside of a tokio runtime with its I/O driver.
-    pub(crate) fn take(fd: OwnedFd) -> io::Result<Self> {
+    pub fn take(fd: OwnedFd) -> io::Result<Self> {
         Descriptor::take(fd, Side::Read).map(Self::new)
     }
 
@@ -95,7 +92,7 @@ impl Source {
     ///
     /// # Cancel safety
     /// No byte is lost: a read that runs in the blocking pool is picked up by the next call.
-    pub(crate) async fn next(&mut self, max: usize) -> io::Result<Option<Bytes>> {
+    pub async fn next(&mut self, max: usize) -> io::Result<Option<Bytes>> {
         loop {
             if let Some(lines) = self.lines.as_mut().and_then(|lines| lines.next(max)) {
                 return Ok(Some(lines));
@@ -110,7 +107,7 @@ impl Source {
     }
 
     /// From now on whole lines are given out, of up to [`crate::LINE_BYTES_MAX`].
-    pub(crate) fn keep_lines(&mut self) {
+    pub fn keep_lines(&mut self) {
         self.lines.get_or_insert_default();
     }
 
@@ -130,7 +127,7 @@ impl Source {
                 self.bounce = self.descriptor.bounce();
             }
             self.ended = self.held.is_empty();
-            self.is_cut = self.held.len() >= max.min(READ_BYTES_MAX) && self.in_kernel() > Some(0);
+            self.is_cut = self.held.len() >= max.min(PIECE_BYTES_MAX) && self.in_kernel() > Some(0);
         }
         if self.held.is_empty() {
             return Ok(None);
@@ -200,7 +197,7 @@ impl Source {
     }
 
     /// Whether nothing is left of what was written so far. False where that is not known.
-    pub(crate) fn is_drained(&self) -> bool {
+    pub fn is_drained(&self) -> bool {
         let is_empty = self.ended || self.in_kernel() == Some(0);
         let has_line = self.lines.as_ref().is_some_and(|lines| !lines.is_empty());
         !has_line
@@ -261,10 +258,10 @@ fn set_size(_descriptor: &Descriptor, _size: usize) -> bool {
 /// being made.
 fn read_some(fd: BorrowedFd<'_>, way: Way, max: usize) -> Result<Bytes, Errno> {
     let waiting = || match way {
-        Way::Pooled | Way::Prompt => READ_BYTES_MAX,
+        Way::Pooled | Way::Prompt => PIECE_BYTES_MAX,
         Way::Own | Way::Socket | Way::Waited => match ioctl_fionread(fd) {
-            Ok(waiting) => usize::try_from(waiting).unwrap_or(READ_BYTES_MAX),
-            Err(_) => READ_BYTES_MAX,
+            Ok(waiting) => usize::try_from(waiting).unwrap_or(PIECE_BYTES_MAX),
+            Err(_) => PIECE_BYTES_MAX,
         },
     };
     let into = |buffer: &mut Vec<u8>| match way {
@@ -274,7 +271,7 @@ fn read_some(fd: BorrowedFd<'_>, way: Way, max: usize) -> Result<Bytes, Errno> {
         Way::Own | Way::Pooled | Way::Prompt | Way::Waited => read(fd, spare_capacity(buffer)),
     };
     let first = waiting();
-    let bytes = if first == 0 { READ_BYTES_MIN } else { first.min(READ_BYTES_MAX) };
+    let bytes = if first == 0 { READ_BYTES_MIN } else { first.min(PIECE_BYTES_MAX) };
     let mut buffer = Vec::with_capacity(bytes.min(max));
     let read = into(&mut buffer)?;
     // Nothing waited, and now more than was asked for: this is a part of it.

@@ -14,9 +14,8 @@ use tokio::sync::watch;
 
 use super::exchange::{Exchange, Next, Number, QUEUE_BYTES_MAX, Verdict};
 use super::local::last_words;
-use super::{
-    Client, cause_of_output, fill_up, input_failed, of_pipe, output_broken, output_failed,
-};
+use super::{Client, input_failed, output_failed};
+use crate::delivery::{broken, cause_of_output, fill_up};
 use crate::fd::{Sink, Source};
 use crate::local::{Outcome, Stop};
 
@@ -90,7 +89,7 @@ impl Hub {
                 match from.read_part(max, is_shared).await {
                     Ok(Some((piece, is_whole))) => self.put(number, piece, is_whole).await,
                     Ok(None) => break None,
-                    Err(error) => break Some(of_pipe(&error).cause()),
+                    Err(error) => break Some(PipeError::or_lost(&error).cause()),
                 }
             };
             self.change(|exchange| exchange.end(number, aborted));
@@ -291,7 +290,7 @@ impl Hub {
     }
 
     async fn give(&self, number: Number, sink: &mut Sink, client: &Client) -> Given {
-        let broken = || Given::Left(Cause::ReaderClosed, output_failed(&output_broken()));
+        let left_by_reader = || Given::Left(Cause::ReaderClosed, output_failed(&broken()));
         let left = |cause| {
             let delivered = client.received();
             Given::Left(cause, Stop::from(PipeError::Aborted { cause, delivered }))
@@ -300,7 +299,7 @@ impl Hub {
             let next = tokio::select! {
                 biased;
                 cause = client.left() => return left(cause),
-                () = sink.broken() => return broken(),
+                () = sink.broken() => return left_by_reader(),
                 next = self.next(number) => next,
             };
             let mut pieces = match next {

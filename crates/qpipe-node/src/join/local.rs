@@ -1,6 +1,5 @@
 //! Carrying bytes between descriptors of this host's programs and the ends of pipes.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,14 +7,10 @@ use bytes::Bytes;
 use qpipe::{Cause, PipeError, PipeReader, PipeWriter};
 use rustix::pipe::PIPE_BUF;
 
-use super::{
-    Client, Ending, cause_of_output, fill_up, input_failed, of_pipe, output_broken, output_failed,
-};
+use super::{Client, Ending, input_failed, output_failed};
+use crate::delivery::{Delivery, PIECE_BYTES_MAX, Undelivered, cause_of_output};
 use crate::fd::{self, Sink, Source, Unspliced};
 use crate::local::{Outcome, Stop};
-
-/// What is carried at once, in bytes: more than a kernel pipe usually holds.
-const PIECE_BYTES_MAX: usize = 256 * 1024;
 
 /// Sends what a program writes to a peer, until the pipe is over.
 ///
@@ -48,7 +43,7 @@ pub(super) async fn feed(
                     biased;
                     cause = client.left() => return Err(abort(writer, cause, None).await),
                     written = writer.write_chunk(piece) => {
-                        written.map_err(|error| Stop::from(of_pipe(&error)))?;
+                        written.map_err(|error| Stop::from(PipeError::or_lost(&error)))?;
                     }
                 }
                 client.count_sent(bytes);
@@ -110,68 +105,21 @@ async fn abort(mut writer: PipeWriter, cause: Cause, piece: Option<Bytes>) -> St
 ///
 /// # Errors
 /// What the program is to be told, unless everything came and was written.
-pub(super) async fn drain(
-    mut reader: PipeReader,
-    mut sink: Sink,
-    client: &Client,
-) -> Result<(), Stop> {
-    // Of what may still fail when it is closed the last byte is not consumed before.
-    let held = u64::from(sink.may_fail_late());
-    let mut unsaid = 0;
-    reader.hold_eof();
-    loop {
-        let piece = tokio::select! {
-            biased;
-            cause = client.left() => return Err(stop(reader, cause)),
-            () = sink.broken() => {
-                reader.close(Cause::ReaderClosed);
-                return Err(output_failed(&output_broken()));
-            }
-            piece = reader.read_chunk(PIECE_BYTES_MAX) => piece,
-        };
-        let mut pieces = match piece {
-            Ok(Some(piece)) => VecDeque::from([piece]),
-            Ok(None) => break,
-            Err(error) => {
-                reader.consume(unsaid);
-                // How much was consumed is known now that everything is written.
-                let error = reader.over().await.err().unwrap_or_else(|| of_pipe(&error));
-                return Err(Stop::from(error));
-            }
-        };
-        while !pieces.is_empty() {
-            fill_up(&mut pieces, sink.wants_bytes(), || reader.ready_chunk(PIECE_BYTES_MAX));
-            let written = tokio::select! {
-                biased;
-                cause = client.left() => return Err(stop(reader, cause)),
-                written = sink.write_pieces(&mut pieces) => written,
-            };
-            match written {
-                Ok(bytes) => {
-                    client.count_received(bytes as u64);
-                    unsaid += bytes as u64;
-                    reader.consume(unsaid - held);
-                    unsaid = held;
-                }
-                Err(error) => {
-                    reader.close(cause_of_output(&error));
-                    return Err(output_failed(&error));
-                }
-            }
-        }
-    }
-    let finished = tokio::select! {
+pub(super) async fn drain(mut reader: PipeReader, sink: Sink, client: &Client) -> Result<(), Stop> {
+    let count = |bytes| client.count_received(bytes);
+    let delivered = tokio::select! {
         biased;
         cause = client.left() => return Err(stop(reader, cause)),
-        finished = sink.finish() => finished,
+        delivered = Delivery::to(sink).deliver(&mut reader, None, async |_| {}, count) => delivered,
     };
-    if let Err(error) = finished {
-        reader.close(cause_of_output(&error));
-        return Err(output_failed(&error));
+    match delivered {
+        Ok(()) => Ok(()),
+        Err(Undelivered::Pipe(error)) => Err(Stop::from(error)),
+        Err(Undelivered::Output(error)) => {
+            reader.close(cause_of_output(&error));
+            Err(output_failed(&error))
+        }
     }
-    reader.consume(unsaid);
-    reader.watch().take_eof();
-    Ok(())
 }
 
 fn stop(reader: PipeReader, cause: Cause) -> Stop {

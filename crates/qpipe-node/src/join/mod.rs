@@ -10,20 +10,19 @@ mod exchange;
 mod hub;
 mod local;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use qpipe::{Cause, Ends, PipeError, PipeReader, PipeWriter};
+use qpipe::{Ends, PipeReader, PipeWriter};
 use rustix::io::Errno;
 
 pub(crate) use client::Client;
 pub(crate) use hub::Hub;
 pub(crate) use local::{Spliced, splice};
 
+use crate::delivery;
 use crate::fd::{Sink, Source};
 use crate::local::{Event, Outcome, Stop};
 
@@ -104,7 +103,7 @@ impl Leg {
             (Some(client), Some(To::Local(sink)), _) => tokio::select! {
                 _ = client.left() => {}
                 () = sink.broken() => {
-                    let stop = output_failed(&output_broken());
+                    let stop = output_failed(&delivery::broken());
                     let received = Some(Outcome { bytes: 0, stopped: Some(stop) });
                     client.tell(Event::Ended { sent: None, received });
                 }
@@ -235,12 +234,6 @@ impl Ending {
     }
 }
 
-/// What the ends of pipes give is always one of their own errors.
-fn of_pipe(error: &io::Error) -> PipeError {
-    let lost = PipeError::Failed { cause: Cause::Lost, consumed: 0 };
-    PipeError::of(error).copied().unwrap_or(lost)
-}
-
 fn input_failed(error: &io::Error) -> Stop {
     Stop::Input { errno: error.raw_os_error(), text: error.to_string() }
 }
@@ -248,28 +241,4 @@ fn input_failed(error: &io::Error) -> Stop {
 fn output_failed(error: &io::Error) -> Stop {
     let broken = (error.kind() == io::ErrorKind::BrokenPipe).then_some(Errno::PIPE.raw_os_error());
     Stop::Output { errno: error.raw_os_error().or(broken), text: error.to_string() }
-}
-
-/// What the writer hears of an output that failed.
-fn cause_of_output(error: &io::Error) -> Cause {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => Cause::ReaderClosed,
-        _ => Cause::Io,
-    }
-}
-
-/// Adds pieces as long as `next` has some, until they are `bytes` together.
-fn fill_up(pieces: &mut VecDeque<Bytes>, bytes: usize, mut next: impl FnMut() -> Option<Bytes>) {
-    let mut has: usize = pieces.iter().map(Bytes::len).sum();
-    while has < bytes
-        && let Some(piece) = next()
-    {
-        has += piece.len();
-        pieces.push_back(piece);
-    }
-}
-
-/// Nobody reads the program's output any more.
-fn output_broken() -> io::Error {
-    Errno::PIPE.into()
 }

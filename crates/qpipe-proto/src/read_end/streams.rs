@@ -53,7 +53,7 @@ impl ReadEnd {
 
     /// Whether a stream was stopped for want of memory, and there is room for another now.
     pub(crate) fn is_sated(&self, facts: &Facts) -> bool {
-        self.is_starved && self.share.is_some() && facts.consumed == self.received
+        self.is_starved && self.share.is_some() && self.is_drained(facts)
     }
 
     fn newest(&self, facts: &Facts) -> Option<Attempt> {

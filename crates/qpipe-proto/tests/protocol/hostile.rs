@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{Answer, Attempt, ClosedKind, End, EndKind, Facts, Group, Opener};
 use qpipe_proto::hello::{Instance, SessionId};
-use qpipe_proto::limits::SETTLED_RANGES_MAX;
+use qpipe_proto::limits::{FLOOR_BYTES, SETTLED_RANGES_MAX};
 use qpipe_proto::session::SessionError;
 use qpipe_proto::wire::{Bye, ControlMessage, FactsMessage, Hello, StreamHeader};
 use qpipe_proto::{PipeId, ReadOutcome, WriteOutcome};
@@ -235,7 +235,7 @@ fn settled_of_a_live_pipe_ends_it_is_not_answered_and_frees_no_second_open() {
             lone.session.release(id(2 * index));
         }
         assert!(lone.settled.is_empty() && lone.contradictions.len() as u64 == OPENS);
-        assert_eq!((lone.session.unsettled(), lone.budget.committed().0), (1, 4096));
+        assert_eq!((lone.session.unsettled(), lone.budget.committed().0), (1, FLOOR_BYTES));
         assert!(lone.session.read_outcome(other).is_none());
         // Eight are over: exactly eight more are allowed.
         let last = 2 * (2 * OPENS - 1);

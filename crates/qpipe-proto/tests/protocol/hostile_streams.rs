@@ -2,6 +2,7 @@
 
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{Attempt, ClosedKind, End, EndKind, Facts, Held, Opener};
+use qpipe_proto::limits::{FLOOR_BYTES, KEPT_BYTES_MAX};
 use qpipe_proto::session::{StreamVerdict, Taken};
 use qpipe_proto::wire::StreamHeader;
 use qpipe_proto::{PipeId, ReadOutcome};
@@ -195,8 +196,8 @@ fn what_is_over_is_not_read_on() {
 
 #[test]
 fn what_is_buffered_beyond_the_floor_draws_on_the_reservation_and_then_waits_for_room() {
-    // The reservation takes the whole pool, so each pipe has its floor of 4 KiB and the initial
-    // limit of 16 KiB; the reservation covers 12 KiB of one and 4 KiB of the other.
+    // The reservation takes the whole pool, so each pipe has its floor and the initial limit of 16 KiB; the
+    // reservation covers what one of them has beyond its floor, and as much as a floor of the other.
     let config = Config { opens: 1, initial_limit: 16 * 1024, memory: [32 * 1024; 2] };
     let mut world = World::new(config);
     let mut open = || {
@@ -222,20 +223,21 @@ fn what_is_buffered_beyond_the_floor_draws_on_the_reservation_and_then_waits_for
     }
     let read = |received| Taken { received, verdict: StreamVerdict::Read };
     assert_eq!(session.received(one, FIRST, 16 * 1024), read(16 * 1024));
-    assert_eq!(session.received(other, FIRST, 8 * 1024), read(8 * 1024));
+    let full = 2 * FLOOR_BYTES;
+    assert_eq!(session.received(other, FIRST, full), read(full));
     // What is consumed makes room.
     session.consume(one, 1, now, RTT);
-    assert_eq!(session.received(other, FIRST, 8 * 1024 + 1), read(8 * 1024 + 1));
-    let stopped = Taken { received: 8 * 1024 + 1, verdict: StreamVerdict::Cut };
-    assert_eq!(session.received(other, FIRST, 8 * 1024 + 2), stopped);
+    assert_eq!(session.received(other, FIRST, full + 1), read(full + 1));
+    let stopped = Taken { received: full + 1, verdict: StreamVerdict::Cut };
+    assert_eq!(session.received(other, FIRST, full + 2), stopped);
     assert_eq!((session.read_outcome(other), session.read_outcome(one)), (None, None));
     assert_eq!(session.facts(other).unwrap().held, None);
-    // Another stream is asked for when the reader has consumed all there is, and not before.
-    session.consume(other, 8 * 1024, now, RTT);
+    // Another stream is asked for when the reader has consumed all that it does not keep back, and not before.
+    session.consume(other, full - KEPT_BYTES_MAX, now, RTT);
     assert_eq!(session.facts(other).unwrap().held, None);
-    session.consume(other, 8 * 1024 + 1, now, RTT);
+    session.consume(other, full, now, RTT);
     let attempt = Attempt { number: 1, ..FIRST };
-    let held = Held { attempt, offset: 8 * 1024 + 1 };
+    let held = Held { attempt, offset: full + 1 };
     assert_eq!(session.facts(other).unwrap().held, Some(held));
     assert_eq!(session.facts(one).unwrap().held, None);
 }

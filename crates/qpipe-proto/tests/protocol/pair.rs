@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{EndKind, Opener};
+use qpipe_proto::limits::FLOOR_BYTES;
 use qpipe_proto::{PipeId, ReadOutcome, WriteOutcome};
 
 use crate::world::{Config, World};
@@ -140,8 +141,10 @@ fn flow(world: &mut World, id: PipeId) {
 #[test]
 fn a_writer_at_the_floor_always_gets_room_for_an_atomic_write() {
     // One floor each, and nothing left in the pool to grow from.
-    let (mut world, id) =
-        accepted(Config { opens: 1, initial_limit: 4096, memory: [8192; 2] }, Opener::Writer);
+    let (mut world, id) = accepted(
+        Config { opens: 1, initial_limit: 4096, memory: [2 * FLOOR_BYTES; 2] },
+        Opener::Writer,
+    );
     for size in [600, 700, 1, 4096, 500, 3000, 4096, 4095, 4096] {
         assert_eq!(world.write(id, size), size, "room for {size}");
         flow(&mut world, id);
@@ -301,7 +304,7 @@ fn opens_offered_before_the_session_was_lost_have_ends_that_say_so() {
     let (cause, consumed) = (Cause::Lost, 0);
     assert_eq!(session.write_outcome(ids[0]), Some(WriteOutcome::Failed { cause, consumed }));
     assert_eq!(session.read_outcome(ids[1]), Some(ReadOutcome::Aborted(cause)));
-    assert_eq!(world.nodes[1].budget.committed().0, 2 * 4096);
+    assert_eq!(world.nodes[1].budget.committed().0, 2 * FLOOR_BYTES);
 }
 
 #[test]

@@ -143,8 +143,8 @@ impl Node {
     }
 
     /// What the reader is told, once it has all that came.
-    pub fn read_outcome(&mut self, end: End) -> Option<ReadOutcome> {
-        self.with(end, |shared| shared.read_outcome(end.id)).flatten()
+    pub fn read_outcome(&mut self, end: End, now: Time) -> Option<ReadOutcome> {
+        self.with(end, |shared| shared.read_outcome(end.id, now)).flatten()
     }
 
     /// Whether the session of an end is alive at this node.

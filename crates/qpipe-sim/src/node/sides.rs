@@ -7,7 +7,7 @@ use bytes::Bytes;
 use qpipe_proto::contact::Contact;
 use qpipe_proto::fact::{Attempt, EndKind, Open, Opener};
 use qpipe_proto::hello::{Instance, SessionId};
-use qpipe_proto::limits::PIPE_BUF;
+use qpipe_proto::limits::{KEPT_BYTES_MAX, PIPE_BUF};
 use qpipe_proto::session::{Event, StreamVerdict};
 use qpipe_proto::{Cause, PipeId, ReadOutcome, Session, WriteOutcome};
 use quinn_proto::StreamId;
@@ -93,6 +93,11 @@ impl WriterSide {
         self.replay.drain(..count as usize);
         self.base += count;
     }
+}
+
+/// Whether the reader of this pipe keeps the last byte back: every other one of each side's.
+fn keeps_last(id: PipeId) -> bool {
+    id.number() & 4 != 0
 }
 
 impl Shared {
@@ -313,7 +318,8 @@ impl Shared {
         self.changed.insert(id);
     }
 
-    /// Hands at most `max` bytes to the program, which consumes them at once.
+    /// Hands at most `max` bytes to the program, which consumes them at once. Some programs keep back what they
+    /// may, until they have come to the end.
     pub(super) fn read(&mut self, id: PipeId, max: usize, now: Time) -> Option<Bytes> {
         let side = self.readers.get_mut(&id)?;
         let mut piece = side.queue.pop_front()?;
@@ -321,8 +327,9 @@ impl Shared {
             side.queue.push_front(piece.split_off(max));
         }
         side.taken += piece.len() as u64;
-        let taken = side.taken;
-        self.session.consume(id, taken, clock::instant(now), self.rtt);
+        let kept = if keeps_last(id) { KEPT_BYTES_MAX } else { 0 };
+        let consumed = side.taken.saturating_sub(kept);
+        self.session.consume(id, consumed, clock::instant(now), self.rtt);
         self.changed.insert(id);
         Some(piece)
     }
@@ -349,9 +356,12 @@ impl Shared {
     }
 
     /// What the reader is told, once it has all that came.
-    pub(super) fn read_outcome(&mut self, id: PipeId) -> Option<ReadOutcome> {
+    pub(super) fn read_outcome(&mut self, id: PipeId, now: Time) -> Option<ReadOutcome> {
         let has_more = self.readers.get(&id).is_some_and(|side| !side.queue.is_empty());
         let outcome = self.session.read_outcome(id).filter(|_| !has_more)?;
+        if let Some(side) = self.readers.get(&id) {
+            self.session.consume(id, side.taken, clock::instant(now), self.rtt);
+        }
         if outcome == ReadOutcome::Eof {
             self.session.take_eof(id);
         }

@@ -143,7 +143,7 @@ impl Reader {
             self.wake = rest(&self.plan.read.pace, &mut self.rng, scene.now, scene.is_calm);
             return Ok(true);
         }
-        let outcome = scene.node.read_outcome(self.end);
+        let outcome = scene.node.read_outcome(self.end, scene.now);
         let end = outcome.map(|outcome| reader_end(outcome, number, scene));
         self.see(end, scene)
     }

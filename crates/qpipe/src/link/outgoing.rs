@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use qpipe_proto::fact::{Attempt, End, Priority};
-use qpipe_proto::limits::CHUNK_BYTES_MAX;
+use qpipe_proto::limits::{CHUNK_BYTES_MAX, KEPT_BYTES_MAX};
 use qpipe_proto::session::StreamStart;
 use qpipe_proto::{PipeId, WriteOutcome};
 
@@ -64,10 +64,10 @@ impl State {
         }
     }
 
-    /// Whether the reader has consumed everything that was written.
+    /// Whether the reader has consumed everything that was written, but what it may keep back.
     pub(crate) fn is_all_consumed(&self, id: PipeId) -> bool {
         let consumed = self.session.facts(id).map_or(0, |facts| facts.consumed_at_least());
-        self.writers.get(&id).is_none_or(|side| side.replay.end() <= consumed)
+        self.writers.get(&id).is_none_or(|side| side.replay.end() <= consumed + KEPT_BYTES_MAX)
     }
 
     /// Whether a task that carries the bytes is to be started now.

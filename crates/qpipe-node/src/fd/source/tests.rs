@@ -132,7 +132,7 @@ async fn write_end_is_refused() {
 #[tokio::test]
 async fn files_are_read_in_the_pool_and_nothing_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let bytes = content(READ_BYTES_MAX + 1);
+    let bytes = content(PIECE_BYTES_MAX + 1);
     let mut source = Source::take(file(dir.path(), &bytes).into()).unwrap();
     assert_eq!(source.ready_bytes(), 0);
     assert!(drained(&mut source).await == bytes);
@@ -205,7 +205,7 @@ async fn pipe_that_may_not_be_opened_again_is_read_to_its_end() {
 
 #[test]
 fn short_read_does_not_keep_a_large_buffer_alive() {
-    let mut buffer = Vec::with_capacity(READ_BYTES_MAX);
+    let mut buffer = Vec::with_capacity(PIECE_BYTES_MAX);
     buffer.extend_from_slice(b"short");
     let chunk = snug(buffer);
     assert_eq!(chunk, "short");
