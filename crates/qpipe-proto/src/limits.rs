@@ -66,6 +66,13 @@ pub const CHUNK_BYTES_MAX: u64 = 256 * 1024;
 /// Consumed is told at the latest so long after it became true, in milliseconds.
 pub const CONSUMED_DELAY_MS: u64 = 50;
 
+/// Where a reader has consumed all that came, and the writer has not heard of one atomic write of it or more, it may
+/// be that its own capacity holds the writer back: Consumed is told after this part of a round trip.
+pub const CONSUMED_SOON_PART: u32 = 4;
+
+/// And no sooner than after so many milliseconds.
+pub const CONSUMED_SOON_MS: u64 = 1;
+
 /// A write end that was idle for so long gives unused credit back, in milliseconds.
 pub const IDLE_RETURN_MS: u64 = 2000;
 

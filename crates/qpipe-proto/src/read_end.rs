@@ -198,6 +198,12 @@ impl ReadEnd {
         facts.consumed > self.told_consumed && facts.closed.is_none()
     }
 
+    /// Whether the writer's own capacity may hold it back until it hears what was consumed.
+    pub(crate) fn is_awaited(&self, facts: &Facts) -> bool {
+        self.is_drained(facts)
+            && facts.consumed - self.told_consumed.min(facts.consumed) >= PIPE_BUF
+    }
+
     /// Notes that Consumed was told.
     pub(crate) fn told(&mut self, facts: &Facts) {
         self.told_consumed = facts.consumed;

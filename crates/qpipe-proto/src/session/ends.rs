@@ -6,6 +6,7 @@ use super::{LocalEnd, Pipe, Session};
 use crate::cause::Cause;
 use crate::fact::{ClosedKind, End, EndKind, Kinds};
 use crate::id::PipeId;
+use crate::limits::{CONSUMED_SOON_MS, CONSUMED_SOON_PART};
 use crate::planted::{self, Planted};
 use crate::read_end::ReadOutcome;
 use crate::write_end::WriteOutcome;
@@ -67,11 +68,15 @@ impl Session {
             return;
         }
         let kinds = end.consume(facts, consumed, now, rtt);
+        let delay = match end.is_awaited(facts) {
+            true => (rtt / CONSUMED_SOON_PART).max(Duration::from_millis(CONSUMED_SOON_MS)),
+            false => Duration::MAX,
+        };
         if end.closing(facts).is_some() {
             self.look_at_end(id);
             self.announce(id);
         } else if kinds.is_empty() {
-            self.tell_consumed_soon(id, now);
+            self.tell_consumed_soon(id, now, delay);
         } else {
             self.mark(id, kinds);
         }

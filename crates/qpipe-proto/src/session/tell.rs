@@ -130,10 +130,11 @@ impl Session {
         }
     }
 
-    pub(super) fn tell_consumed_soon(&mut self, id: PipeId, now: Instant) {
+    /// Tells what the reader has consumed after `delay`, or when that is due at the latest.
+    pub(super) fn tell_consumed_soon(&mut self, id: PipeId, now: Instant, delay: Duration) {
         self.lazy.insert(id);
-        let until = now + Duration::from_millis(CONSUMED_DELAY_MS);
-        self.lazy_until.get_or_insert(until);
+        let until = now + delay.min(Duration::from_millis(CONSUMED_DELAY_MS));
+        self.lazy_until = Some(self.lazy_until.map_or(until, |due| due.min(until)));
     }
 
     /// A write end was used: some time later it may have idle credit to give back.

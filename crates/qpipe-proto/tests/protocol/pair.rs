@@ -6,10 +6,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{EndKind, Opener};
-use qpipe_proto::limits::FLOOR_BYTES;
+use qpipe_proto::limits::{CONSUMED_DELAY_MS, FLOOR_BYTES, PIPE_BUF};
 use qpipe_proto::{PipeId, ReadOutcome, WriteOutcome};
 
-use crate::world::{Config, World};
+use crate::world::{Config, RTT, World};
 
 const SMALL: Config = Config { opens: 4, initial_limit: 4096, memory: [1 << 20; 2] };
 const TIGHT: Config = Config { opens: 2, initial_limit: 6000, memory: [48 * 1024; 2] };
@@ -332,4 +332,19 @@ fn an_open_that_crosses_a_goodbye_fails_and_settles() {
     assert_eq!(world.pipes[&id].write_outcome, Some(WriteOutcome::Failed { cause, consumed }));
     world.finish();
     assert!(world.nodes[0].is_finished);
+}
+
+#[test]
+fn a_writer_that_may_wait_for_its_own_capacity_hears_soon_of_what_is_consumed() {
+    let told_after = |bytes: u64| {
+        let (mut world, id) = accepted(SMALL, Opener::Writer);
+        world.write(id, bytes);
+        flow(&mut world, id);
+        world.consume(id, u64::MAX);
+        world.nodes[1].session.poll_timeout().unwrap() - world.now
+    };
+
+    assert_eq!(told_after(PIPE_BUF), RTT / 4);
+    // A trickle is worth no message of its own.
+    assert_eq!(told_after(PIPE_BUF - 1), Duration::from_millis(CONSUMED_DELAY_MS));
 }
