@@ -4,7 +4,6 @@ use std::{collections::VecDeque, io, os::fd::OwnedFd};
 
 use bytes::Bytes;
 use qpipe::{Cause, PipeError, PipeReader};
-
 use qpipe_proto::limits::KEPT_BYTES_MAX;
 
 use crate::fd::Sink;
