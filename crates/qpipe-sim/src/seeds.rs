@@ -1,4 +1,4 @@
-//! Seeds that failed once: they are run first.
+//! Seeds that failed once, or whose runs have what others hardly ever have: they are run first.
 
 /// The seeds of `seeds.txt`, each the first word of a line.
 pub fn kept() -> Vec<u64> {
