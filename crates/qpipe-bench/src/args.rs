@@ -202,7 +202,7 @@ impl Args {
 
     async fn serve(&self, carrier: Kind, address: SocketAddr) -> Result<Option<Value>> {
         if self.apart {
-            keep_to_processor(|allowed| allowed.next_back())?;
+            keep_to_processor(<[_]>::last)?;
         }
         match carrier {
             Kind::Qpipe => qpipe::serve(&self.state, self.memory << 20, address).await?,
@@ -220,7 +220,7 @@ impl Args {
         };
         if self.apart {
             // Only now: the far end inherits it.
-            keep_to_processor(|allowed| allowed.next())?;
+            keep_to_processor(<[_]>::first)?;
         }
         match ends.carrier {
             Kind::Qpipe => {
@@ -265,13 +265,11 @@ impl Args {
 
 /// Keeps this process to one of the processors that it may use. Of two ends with a busy thread each the kernel may
 /// keep both on one of two processors while the other idles.
-fn keep_to_processor(
-    choose: impl FnOnce(&mut dyn DoubleEndedIterator<Item = usize>) -> Option<usize>,
-) -> Result<()> {
-    let allowed = sched_getaffinity(None)?;
-    let mut processors = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor));
+fn keep_to_processor(choose: fn(&[usize]) -> Option<&usize>) -> Result<()> {
+    let set = sched_getaffinity(None)?;
+    let allowed: Vec<_> = (0..CpuSet::MAX_CPU).filter(|processor| set.is_set(*processor)).collect();
     let mut one = CpuSet::new();
-    one.set(choose(&mut processors).context("no processor")?);
+    one.set(*choose(&allowed).context("no processor")?);
     Ok(sched_setaffinity(None, &one)?)
 }
 

@@ -6,14 +6,10 @@ use anyhow::bail;
 use qpipe_node::Source;
 use rustix::{
     fs::{Mode, OFlags, open},
-    io::fcntl_dupfd_cloexec,
     stdio::{dup2_stdin, stdin},
 };
 
 use crate::startup;
-
-/// Behind the standard descriptors.
-const FIRST_FREE: i32 = 3;
 
 /// Whether standard input is a terminal.
 pub(crate) fn is_terminal() -> bool {
@@ -37,7 +33,7 @@ pub(crate) fn must_be_open() -> anyhow::Result<()> {
 /// # Errors
 /// It cannot be read, or no descriptor is left.
 pub(crate) fn take() -> io::Result<Source> {
-    let input = fcntl_dupfd_cloexec(stdin(), FIRST_FREE)?;
+    let input = stdin().try_clone_to_owned()?;
     close_stdin()?;
     Source::take(input)
 }

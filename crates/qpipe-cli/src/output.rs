@@ -6,14 +6,10 @@ use anyhow::bail;
 use qpipe_node::Delivery;
 use rustix::{
     fs::{Mode, OFlags, open},
-    io::fcntl_dupfd_cloexec,
     stdio::{dup2_stdout, stdout},
 };
 
 use crate::startup;
-
-/// Behind the standard descriptors.
-const FIRST_FREE: i32 = 3;
 
 /// Whether standard output is a terminal.
 pub(crate) fn is_terminal() -> bool {
@@ -38,7 +34,7 @@ pub(crate) fn must_be_open() -> anyhow::Result<()> {
 /// It cannot be written, [`io::ErrorKind::BrokenPipe`] if nobody reads it any more; or no descriptor is
 /// left.
 pub(crate) fn take() -> io::Result<Delivery> {
-    let output = fcntl_dupfd_cloexec(stdout(), FIRST_FREE)?;
+    let output = stdout().try_clone_to_owned()?;
     close_stdout()?;
     Delivery::take(output)
 }

@@ -20,7 +20,10 @@ use crate::cause::Cause;
 use crate::fact::{
     Answer, Attempt, Closed, ClosedKind, Contradiction, End, EndKind, Facts, Kinds, Limit, Opener,
 };
-use crate::limits::{FLOOR_BYTES, KEPT_BYTES_MAX, PIPE_BUF, WINDOW_BYTES_MAX};
+use crate::limits::{
+    CONSUMED_DELAY_MS, CONSUMED_SOON_MS, CONSUMED_SOON_PART, FLOOR_BYTES, KEPT_BYTES_MAX, PIPE_BUF,
+    WINDOW_BYTES_MAX,
+};
 use crate::planted::{self, Planted};
 
 /// What the reader is told after the bytes that came through.
@@ -198,10 +201,15 @@ impl ReadEnd {
         facts.consumed > self.told_consumed && facts.closed.is_none()
     }
 
-    /// Whether the writer's own capacity may hold it back until it hears what was consumed.
-    pub(crate) fn is_awaited(&self, facts: &Facts) -> bool {
-        self.is_drained(facts)
-            && facts.consumed - self.told_consumed.min(facts.consumed) >= PIPE_BUF
+    /// How long Consumed may wait to be told: less where the writer's own capacity may hold it back until then.
+    pub(crate) fn consumed_delay(&self, facts: &Facts, rtt: Duration) -> Duration {
+        let untold = facts.consumed.saturating_sub(self.told_consumed);
+        let longest = Duration::from_millis(CONSUMED_DELAY_MS);
+        if self.is_drained(facts) && untold >= PIPE_BUF {
+            let soon = Duration::from_millis(CONSUMED_SOON_MS);
+            return (rtt / CONSUMED_SOON_PART).clamp(soon, longest);
+        }
+        longest
     }
 
     /// Notes that Consumed was told.

@@ -32,7 +32,7 @@ pub(crate) async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
         Attempt::Done(exit) => return Ok(exit),
         Attempt::Own(own) => *own,
     };
-    let is_shown = output::is_terminal();
+    let is_terminal = output::is_terminal();
     let output = output::take().context("cannot write to standard output")?;
     let mut opened = tokio::select! {
         opened = pipes::open(&args, End::Read, &this, place) => opened?,
@@ -44,7 +44,7 @@ pub(crate) async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
     let watch = reader.watch();
     tell_waiting(async move { watch.joined().await }, &opened.label);
     let outcome = tokio::select! {
-        outcome = receive(&mut reader, output, is_shown, &args) => outcome,
+        outcome = receive(&mut reader, output, is_terminal, &args) => outcome,
         signal = signals.next() => Err(Stopped::Signal(signal)),
     };
     let delivered = reader.delivered();
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
 async fn receive(
     reader: &mut PipeReader,
     output: Delivery,
-    is_shown: bool,
+    is_terminal: bool,
     args: &PipeArgs,
 ) -> Result<(), Stopped> {
     tokio::select! {
@@ -67,7 +67,7 @@ async fn receive(
         () = output.broken() => return Err(Stopped::Output(io::ErrorKind::BrokenPipe.into())),
     }
     let mut throttle = Throttle::new(args.rate, args.burst);
-    let progress = Progress::start(is_shown);
+    let progress = Progress::start(is_terminal);
     let outcome = pump::receive_all(reader, output, &mut throttle, &progress).await;
     progress.stop();
     outcome

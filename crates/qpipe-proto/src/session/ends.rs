@@ -6,7 +6,6 @@ use super::{LocalEnd, Pipe, Session};
 use crate::cause::Cause;
 use crate::fact::{ClosedKind, End, EndKind, Kinds};
 use crate::id::PipeId;
-use crate::limits::{CONSUMED_SOON_MS, CONSUMED_SOON_PART};
 use crate::planted::{self, Planted};
 use crate::read_end::ReadOutcome;
 use crate::write_end::WriteOutcome;
@@ -68,15 +67,12 @@ impl Session {
             return;
         }
         let kinds = end.consume(facts, consumed, now, rtt);
-        let delay = match end.is_awaited(facts) {
-            true => (rtt / CONSUMED_SOON_PART).max(Duration::from_millis(CONSUMED_SOON_MS)),
-            false => Duration::MAX,
-        };
+        let tell_at = now + end.consumed_delay(facts, rtt);
         if end.closing(facts).is_some() {
             self.look_at_end(id);
             self.announce(id);
         } else if kinds.is_empty() {
-            self.tell_consumed_soon(id, now, delay);
+            self.tell_consumed_by(id, tell_at);
         } else {
             self.mark(id, kinds);
         }

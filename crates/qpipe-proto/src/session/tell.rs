@@ -1,12 +1,12 @@
 //! What a session has to say, and when: messages, events, timers.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Event, LocalEnd, Pipe, Session};
 use crate::cause::Cause;
 use crate::fact::Kinds;
 use crate::id::{PipeId, Ranges};
-use crate::limits::{CONSUMED_DELAY_MS, FACTS_PER_MESSAGE_MAX, SETTLED_RANGES_MAX};
+use crate::limits::{FACTS_PER_MESSAGE_MAX, SETTLED_RANGES_MAX};
 use crate::wire::{Bye, ControlMessage, FactsMessage};
 
 impl Session {
@@ -130,11 +130,10 @@ impl Session {
         }
     }
 
-    /// Tells what the reader has consumed after `delay`, or when that is due at the latest.
-    pub(super) fn tell_consumed_soon(&mut self, id: PipeId, now: Instant, delay: Duration) {
+    /// Tells what the reader has consumed, at `at` or before.
+    pub(super) fn tell_consumed_by(&mut self, id: PipeId, at: Instant) {
         self.lazy.insert(id);
-        let until = now + delay.min(Duration::from_millis(CONSUMED_DELAY_MS));
-        self.lazy_until = Some(self.lazy_until.map_or(until, |due| due.min(until)));
+        self.lazy_until = Some(self.lazy_until.map_or(at, |due| due.min(at)));
     }
 
     /// A write end was used: some time later it may have idle credit to give back.
