@@ -44,6 +44,10 @@ const CRUISE_ROUNDS: u64 = 6;
 /// Delay that hosts cause themselves, by timers and batches: on a LAN it is most of the round trip.
 const HOST_DELAY: Duration = Duration::from_millis(3);
 
+/// How much of that the window makes up for. A receiver that was held up works off what has come meanwhile, and
+/// is heard long before the rest is here; what more there is waits before everything else that is sent.
+const HOST_SLACK: Duration = Duration::from_micros(500);
+
 /// Packets that fit into any queue, in the window and in its delay.
 const QUEUE_PACKETS: f64 = 2.0;
 

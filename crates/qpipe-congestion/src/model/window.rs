@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::phases::Phase;
 use super::{
-    BATCH_PACKETS, HOST_DELAY, INITIAL_PACKETS, Model, PACKETS_MIN, QUEUE_PACKETS, RANDOM_LOSS_MAX,
+    BATCH_PACKETS, HOST_DELAY, HOST_SLACK, INITIAL_PACKETS, Model, PACKETS_MIN, QUEUE_PACKETS,
+    RANDOM_LOSS_MAX,
 };
 use crate::rate::Sample;
 
@@ -57,12 +58,13 @@ impl Model {
         }
         let bdp = rate * min_rtt;
         // On a LAN what hosts delay is most of the window.
-        let host = rate * HOST_DELAY.as_secs_f64();
+        let host = rate * HOST_SLACK.as_secs_f64();
         let gain = self.gain();
         let bytes = if gain > 1.0 {
             // The pacer's own batches come back as bursts: they need no more.
             let own = if self.haste > 1 { 0 } else { BATCH_PACKETS * self.mtu };
-            let burst = (self.bursts.get() - own as f64).clamp(0.0, bdp.max(0.0));
+            let most = bdp.max(rate * HOST_DELAY.as_secs_f64());
+            let burst = (self.bursts.get() - own as f64).clamp(0.0, most.max(0.0));
             let slack = host.max(burst).max(QUEUE_PACKETS * self.mtu as f64);
             let probe = if self.phase == Phase::Up { self.probe(bdp) } else { 0.0 };
             (bdp * gain).max(bdp + slack) + probe
