@@ -44,7 +44,7 @@ fn a_host_is_told_of_the_pipes_that_it_may_ask_about_and_of_no_program() {
 
     // A session that was told of everything else, too, is this host's own to see.
     let own = b.run(&["status"]).stdout();
-    assert!(own.contains("pipe private (recv)") && own.contains("qpipe recv private"), "{own}");
+    assert!(own.contains("pipe private (recv)") && own.contains("recv private"), "{own}");
 }
 
 #[test]

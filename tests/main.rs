@@ -26,6 +26,8 @@ mod namespaces;
 mod network;
 mod open;
 mod options;
+#[cfg(target_os = "linux")]
+mod quick;
 mod serving;
 mod shared;
 mod trust;

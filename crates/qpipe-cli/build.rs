@@ -1,4 +1,5 @@
-//! Tells the program which commit and which TLS library it was built from, for `--version`.
+//! Tells the program which commit and which TLS library it was built from, for `--version`; and how its quick
+//! forms are linked.
 
 // A build script speaks to cargo by printing.
 #![allow(clippy::disallowed_macros)]
@@ -10,6 +11,25 @@ fn main() {
     println!("cargo:rustc-env=QPIPE_RUSTLS={}", rustls_version().unwrap_or_else(unknown));
     println!("cargo:rerun-if-changed={LOCK_FILE}");
     println!("cargo:rerun-if-changed=build.rs");
+    link_quick();
+}
+
+/// Has `qsend` and `qrecv` begin at their own first instruction, at a fixed address, with nothing that would
+/// have to be loaded or relocated before it, where qpipe-quick knows the system. Elsewhere they are programs
+/// like any other.
+fn link_quick() {
+    println!("cargo:rustc-check-cfg=cfg(quick)");
+    let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    let is_known = matches!(target("ARCH").as_str(), "x86_64" | "aarch64");
+    if target("OS") != "linux" || !is_known {
+        return;
+    }
+    println!("cargo:rustc-cfg=quick");
+    for name in ["qsend", "qrecv"] {
+        for option in ["-nostartfiles", "-no-pie", "-Wl,--no-dynamic-linker"] {
+            println!("cargo:rustc-link-arg-bin={name}={option}");
+        }
+    }
 }
 
 /// Relative to this crate, where build scripts run.

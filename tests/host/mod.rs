@@ -62,7 +62,10 @@ impl Host {
         host.user = Some(NOBODY);
         // That user may not see where it was built.
         fs::create_dir(host.path("bin")).unwrap();
-        fs::copy(QPIPE, host.path("bin/qpipe")).unwrap();
+        for name in ["qpipe", "qsend", "qrecv"] {
+            let built = Path::new(QPIPE).with_file_name(name);
+            fs::copy(built, host.path("bin").join(name)).unwrap();
+        }
         for path in [host.dir.path(), &host.path("work")] {
             chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
@@ -87,20 +90,33 @@ impl Host {
     }
 
     pub fn qpipe(&self, arguments: &[&str]) -> Start {
+        match arguments {
+            ["send", arguments @ ..] if is_quick() => self.command("qsend", arguments),
+            ["recv", arguments @ ..] if is_quick() => self.command("qrecv", arguments),
+            _ => self.command("qpipe", arguments),
+        }
+    }
+
+    /// One of the commands that were built: `qpipe`, or one of its quick forms.
+    pub fn command(&self, name: &str, arguments: &[&str]) -> Start {
         let mut start = match self.user {
-            None => self.program(QPIPE),
-            Some(_) => self.program(self.path("bin/qpipe")),
+            None => self.program(Path::new(QPIPE).with_file_name(name)),
+            Some(_) => self.program(self.path("bin").join(name)),
         };
         start.command.args(arguments);
-        start.what = format!("qpipe {}", arguments.join(" "));
+        start.what = format!("{name} {}", arguments.join(" "));
         start
     }
 
     /// A script for bash, in which `qpipe` is the command under test.
     pub fn bash(&self, script: &str) -> Start {
         let mut start = self.program("bash");
-        start.command.args(["-c", script]);
-        start.what = script.to_owned();
+        let script = match is_quick() {
+            true => script.replace("qpipe send", "qsend").replace("qpipe recv", "qrecv"),
+            false => script.to_owned(),
+        };
+        start.command.args(["-c", &script]);
+        start.what = script;
         start
     }
 
@@ -196,8 +212,13 @@ impl Drop for Host {
     }
 }
 
-/// Set, it has the commands of all hosts share a node: everything is to be as without one.
+/// Set, it has the commands of all hosts share a node: everything is to be as without one. With `quick` as its
+/// value, they are started as `qsend` and `qrecv`: everything is to be as with `qpipe send` and `recv`.
 const SHARED_VARIABLE: &str = "TEST_SHARED_NODE";
+
+fn is_quick() -> bool {
+    env::var(SHARED_VARIABLE).is_ok_and(|value| value == "quick")
+}
 
 /// A user with no rights.
 const NOBODY: u32 = 65_534;

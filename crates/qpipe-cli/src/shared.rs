@@ -1,5 +1,6 @@
 //! `send`, `recv`, `duplex`, `open` and `fifo` through the node that this host's programs share.
 
+mod begun;
 mod handed;
 mod joined;
 mod place;
@@ -18,6 +19,7 @@ use qpipe_node::{
 };
 use tokio::time::Instant;
 
+use self::begun::Begun;
 use self::handed::Typing;
 pub(crate) use self::handed::{Handed, Wishes};
 pub(crate) use self::place::named;
@@ -25,7 +27,8 @@ use self::place::place;
 use self::told::outcome;
 pub(crate) use self::told::{Ended, tell};
 use crate::{
-    args::PipeArgs,
+    WrongUsage,
+    args::{Asked, PipeArgs},
     dial,
     ending::Label,
     exit::Exit,
@@ -59,6 +62,8 @@ pub(crate) enum Attempt {
 pub(crate) struct Special {
     pub(crate) abort_as_eof: bool,
     pub(crate) records: Option<Records>,
+    /// How far `qsend` or `qrecv` has come, whose place this process has taken.
+    pub(crate) asked: Option<Asked>,
 }
 
 /// Has the host's node do what the command line asks for, if that is its to do.
@@ -74,20 +79,26 @@ pub(crate) async fn attempt(
     let this = ThisHost::load()?;
     let target = target::Place::parse(args.target.as_deref(), end, &this.config)?;
     let Some(place) = place(&this, args, end, &target) else {
+        if special.asked.is_some() {
+            bail!(WrongUsage("--asked is for the node's pipes".to_owned()));
+        }
         return Ok(Attempt::Own(Box::new((this, target))));
     };
+    let begun = special.asked.map(|asked| Begun::take(end, asked)).transpose()?;
     let label = target.label();
     let wishes = Wishes { records: special.records, ..args.into() };
-    let ended = run(&this, wishes, end, place, &label, signals).await?;
+    let ended = run(&this, begun, wishes, end, place, &label, signals).await?;
     Ok(Attempt::Done(tell(ended, &label, special.abort_as_eof)))
 }
 
-/// Hands the standard descriptors for `end` of the pipe to this host's node, and waits for the end.
+/// Hands the standard descriptors for `end` of the pipe to this host's node, unless that has `begun`, and
+/// waits for the end.
 ///
 /// # Errors
 /// There is no node to be had, or the pipe could not be opened.
 async fn run(
     this: &ThisHost,
+    begun: Option<Begun>,
     wishes: Wishes,
     end: End,
     place: Place,
@@ -100,7 +111,8 @@ async fn run(
         }
         end => Handed::Standard(end),
     };
-    let mut carried = match open(this, wishes, handed, place, label, signals).await? {
+    let begun = begun.map(|begun| Carried::of(begun, &handed, label));
+    let mut carried = match go_on(begun, this, wishes, handed, place, label, signals).await? {
         Opened::Carried(carried) => carried,
         Opened::Ended(ended) => return Ok(ended),
     };
@@ -144,15 +156,34 @@ pub(crate) async fn open<'a>(
     label: &'a Label,
     signals: &mut Signals,
 ) -> anyhow::Result<Opened<'a>> {
+    go_on(None, this, wishes, handed, place, label, signals).await
+}
+
+/// As [`open`], from where the pipe is that was asked for already.
+async fn go_on<'a>(
+    mut begun: Option<Carried<'a>>,
+    this: &ThisHost,
+    wishes: Wishes,
+    handed: Handed,
+    place: Place,
+    label: &'a Label,
+    signals: &mut Signals,
+) -> anyhow::Result<Opened<'a>> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let mut carried = tokio::select! {
-            carried = Carried::start(this, wishes, &handed, place.clone(), label) => carried?,
-            signal = signals.next() => {
-                return Ok(Opened::Ended(Ended::by_signal(handed.end(), signal)));
-            }
+        let mut carried = match begun.take() {
+            Some(carried) => carried,
+            None => tokio::select! {
+                carried = Carried::start(this, wishes, &handed, place.clone(), label) => carried?,
+                signal = signals.next() => {
+                    return Ok(Opened::Ended(Ended::by_signal(handed.end(), signal)));
+                }
+            },
         };
+        if carried.is_opened {
+            return Ok(Opened::Carried(carried));
+        }
         let next = tokio::select! {
             next = carried.hear() => next?,
             signal = signals.next() => {
@@ -234,35 +265,41 @@ impl<'a> Carried<'a> {
         place: Place,
         label: &'a Label,
     ) -> anyhow::Result<Self> {
-        let mut stream = node(this.home()?).await?;
-        let progress = handed.progress();
+        let stream = node(this.home()?).await?;
+        let mut carried = Self::of(Begun { stream, asked: Asked::Sent }, handed, label);
         let ask = OpenAsk {
             end: handed.end(),
             place,
             no_wait: wishes.no_wait,
             timeout_ms: wishes.timeout.map(milliseconds),
-            wants_progress: progress.is_shown(),
+            wants_progress: carried.progress.is_shown(),
             records: wishes.records,
             priority: wishes.flow.priority.into(),
             capacity_bytes: wishes.flow.capacity.map(|capacity| capacity.size().bytes()),
             process: process_name(),
         };
-        match stream.send(&Request::new(Ask::Open(ask)), &handed.descriptors()).await {
+        let request = Request::new(Ask::Open(ask));
+        match carried.stream.send(&request, &handed.descriptors()).await {
             // It does not listen to this: what it has said before, if anything, tells why.
             Err(LocalError::Stream(error)) if is_gone(&error) => {}
             sent => sent.context("cannot hand over a descriptor to this host's node")?,
         }
-        let note_at = waiting_note(label).map(|note| (Instant::now() + SILENT_WAIT, note));
-        Ok(Self {
-            stream,
+        Ok(carried)
+    }
+
+    fn of(begun: Begun, handed: &Handed, label: &'a Label) -> Self {
+        let is_joined = begun.asked == Asked::Joined;
+        let note = waiting_note(label).filter(|_| !is_joined);
+        Self {
+            stream: begun.stream,
             label,
-            is_opened: false,
-            is_joined: false,
-            note_at,
-            progress,
+            is_opened: begun.asked != Asked::Sent,
+            is_joined,
+            note_at: note.map(|note| (Instant::now() + SILENT_WAIT, note)),
+            progress: handed.progress(),
             counted: 0,
             typing: None,
-        })
+        }
     }
 
     /// Waits for what comes of a pipe that is open.

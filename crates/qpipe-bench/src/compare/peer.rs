@@ -13,6 +13,8 @@ pub(super) enum Peer {
     Qpipe,
     /// `qpipe send --direct` and `recv --direct`.
     QpipeDirect,
+    /// `qsend` and `qrecv` through the nodes of their hosts.
+    Quick,
     /// The library, inside of one process at each end.
     Library,
     /// ssh with aes128-gcm, a connection for each pipe.
@@ -45,6 +47,7 @@ impl Peer {
             Peer::Library => "qpipe, the library",
             Peer::Qpipe => "qpipe",
             Peer::QpipeDirect => "qpipe --direct",
+            Peer::Quick => "qpipe: qsend and qrecv",
             Peer::Quinn => "plain quinn",
             Peer::QuinnInside => "plain quinn (no pipes)",
             Peer::SocatTls => "socat, TLS",
@@ -62,6 +65,7 @@ impl Peer {
             Peer::Dumbpipe => &["dumbpipe"],
             Peer::Iperf3 => &["iperf3"],
             Peer::Qpipe | Peer::QpipeDirect => &["qpipe"],
+            Peer::Quick => &["qpipe", "qsend", "qrecv"],
             Peer::SocatTls => &["socat"],
             Peer::Ssh | Peer::SshMaster => &["ssh", "sshd"],
             Peer::Library | Peer::Quinn | Peer::QuinnInside | Peer::Yamux | Peer::YamuxInside => {

@@ -69,9 +69,14 @@ fn server(name: &'static str, host: usize, script: String, ready: Ready) -> Serv
     Server { name, host, script, ready }
 }
 
-/// The home of a host, as an assignment for a shell.
+/// The home of a host.
+pub(super) fn home_dir(site: &Site, host: usize) -> PathBuf {
+    site.dir.join(["a", "b"][host])
+}
+
+/// The same as an assignment for a shell.
 pub(super) fn home(site: &Site, host: usize) -> String {
-    format!("QPIPE_HOME={}", site.dir.join(["a", "b"][host]).display())
+    format!("QPIPE_HOME={}", home_dir(site, host).display())
 }
 
 impl Plan {
@@ -105,6 +110,7 @@ impl Plan {
                 }
             }
             Peer::Cat => Plan { servers: vec![], client: "exec cat".into(), end: End::Client },
+            Peer::Quick => bail!("{} is for short pipes", peer.name()),
             Peer::Iperf3 | Peer::Library | Peer::QuinnInside | Peer::YamuxInside => {
                 bail!("{} has no standard input", peer.name())
             }

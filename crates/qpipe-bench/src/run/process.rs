@@ -1,6 +1,7 @@
 //! A program that is measured: from its start to its accounts.
 
 use std::{
+    env,
     fs::{self, File},
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
@@ -48,6 +49,26 @@ impl Site {
         self.lab.as_ref().map_or(here, |lab| lab.address(host)).into()
     }
 
+    /// Does something on a thread of a host; threads and processes that it starts are on that host as well.
+    pub(crate) fn at<T: Send>(
+        &self,
+        host: usize,
+        action: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        match &self.lab {
+            Some(lab) => lab.enter(host, action),
+            None => action(),
+        }
+    }
+
+    /// Where a program is that the environment of programs has.
+    pub(crate) fn program(&self, name: &str) -> Result<PathBuf> {
+        let path = self.environment.iter().find(|(variable, _)| variable == "PATH");
+        let dirs = path.map(|(_, dirs)| env::split_paths(dirs)).into_iter().flatten();
+        let found = dirs.map(|dir| dir.join(name)).find(|file| file.is_file());
+        found.with_context(|| format!("no program {name}"))
+    }
+
     /// Starts a command of a shell on a host. What it says goes to files `NAME.err` and `NAME.out`.
     pub(crate) fn start(
         &self,
@@ -66,11 +87,7 @@ impl Site {
             false => File::create(said.with_extension("out"))?.into(),
         });
         shell.stderr(File::create(said.with_extension("err"))?);
-        let mut child = match &self.lab {
-            // A child gets the namespace of the thread that starts it.
-            Some(lab) => lab.enter(host, || Ok(shell.spawn()?))?,
-            None => shell.spawn()?,
-        };
+        let mut child = self.at(host, || Ok(shell.spawn()?))?;
         let pid = child.id();
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (sender, exits) = channel();

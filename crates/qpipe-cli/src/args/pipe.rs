@@ -137,6 +137,21 @@ pub(crate) struct SendArgs {
     /// 4 KiB: see `qpipe open`.
     #[arg(long, value_name = "WHAT", conflicts_with = "rate")]
     pub(crate) records: Option<Records>,
+
+    /// Go on with what qsend has asked the node for, over the connection that is standard output
+    #[arg(long, hide = true)]
+    pub(crate) asked: Option<Asked>,
+}
+
+/// How far a pipe has come that `qsend` or `qrecv` has asked this host's node for (see qpipe-quick).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Asked {
+    /// The request was sent: the node has a copy of the descriptor
+    Sent,
+    /// Open: the node's is the only one
+    Opened,
+    /// Somebody is at its other end
+    Joined,
 }
 
 /// What stays together.
@@ -157,6 +172,10 @@ pub(crate) struct RecvArgs {
     /// The bytes may then be only the beginning of what there was to be.
     #[arg(long)]
     pub(crate) abort_as_eof: bool,
+
+    /// Go on with what qrecv has asked the node for, over the connection that is standard input
+    #[arg(long, hide = true)]
+    pub(crate) asked: Option<Asked>,
 }
 
 /// What `open` takes.

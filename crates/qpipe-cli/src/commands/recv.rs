@@ -24,10 +24,10 @@ use crate::{
 /// # Errors
 /// The pipe could not be opened.
 pub(crate) async fn run(args: RecvArgs) -> anyhow::Result<Exit> {
-    let RecvArgs { pipe: args, abort_as_eof } = args;
+    let RecvArgs { pipe: args, abort_as_eof, asked } = args;
     output::must_be_open()?;
     let mut signals = Signals::listen()?;
-    let special = Special { abort_as_eof, ..Special::default() };
+    let special = Special { abort_as_eof, asked, ..Special::default() };
     let (this, place) = match attempt(&args, End::Read, special, &mut signals).await? {
         Attempt::Done(exit) => return Ok(exit),
         Attempt::Own(own) => *own,

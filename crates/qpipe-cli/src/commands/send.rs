@@ -21,11 +21,11 @@ use crate::{
 /// # Errors
 /// The pipe could not be opened.
 pub(crate) async fn run(args: SendArgs) -> anyhow::Result<Exit> {
-    let SendArgs { pipe: args, records } = args;
+    let SendArgs { pipe: args, records, asked } = args;
     input::must_be_open()?;
     let mut signals = Signals::listen()?;
     let kept = records.map(|Records::Line| local::Records::Line);
-    let special = Special { records: kept, ..Special::default() };
+    let special = Special { records: kept, asked, ..Special::default() };
     let (this, place) = match attempt(&args, End::Write, special, &mut signals).await? {
         Attempt::Done(exit) => return Ok(exit),
         Attempt::Own(own) => *own,

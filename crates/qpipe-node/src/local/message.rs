@@ -141,6 +141,11 @@ pub enum Place {
         /// Its name there; the node checks it.
         name: String,
     },
+    /// Where a user says it is: the node looks which hosts it knows.
+    Typed {
+        /// `HOST/NAME`, `NAME` or `./NAME`, as on a command line.
+        target: String,
+    },
 }
 
 impl fmt::Display for Place {
@@ -148,6 +153,7 @@ impl fmt::Display for Place {
         match self {
             Place::Local { name } => f.write_str(name),
             Place::Remote { host, name } => write!(f, "{host}/{name}"),
+            Place::Typed { target } => f.write_str(target),
         }
     }
 }

@@ -3,17 +3,20 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{MaybeUninit, take};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
 
 use bytes::{Buf, Bytes};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::geteuid;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::LocalError;
 use super::codec::Message;
+use super::socket::is_trusted;
 
 /// Descriptors that come with a request, at most: one to read, one to write.
 pub const DESCRIPTORS_MAX: usize = 2;
@@ -37,6 +40,24 @@ pub struct LocalStream {
 impl LocalStream {
     pub(super) fn new(socket: UnixStream) -> LocalStream {
         LocalStream { socket, incoming: Incoming::default(), outgoing: Bytes::new() }
+    }
+
+    /// Goes on with a connection to a node over which another program has asked for something. Needs tokio's
+    /// runtime.
+    ///
+    /// # Errors
+    /// [`LocalError::Stream`]: it is no Unix stream socket, or whoever is at its other end is another user.
+    pub fn adopt(socket: OwnedFd) -> Result<LocalStream, LocalError> {
+        let adopt = || -> io::Result<UnixStream> {
+            let socket = StdStream::from(socket);
+            socket.set_nonblocking(true)?;
+            let socket = UnixStream::from_std(socket)?;
+            match is_trusted(socket.peer_cred()?.uid(), geteuid().as_raw()) {
+                true => Ok(socket),
+                false => Err(io::ErrorKind::PermissionDenied.into()),
+            }
+        };
+        adopt().map(LocalStream::new).map_err(LocalError::Stream)
     }
 
     /// Sends a message and, with it, copies of the descriptors: close your own ones then, or the

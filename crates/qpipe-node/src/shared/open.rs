@@ -44,23 +44,28 @@ pub(super) async fn open(
     descriptors: Vec<OwnedFd>,
     credentials: Credentials,
 ) -> Result<(), LocalError> {
+    let pipe = match Pipe::find(shared, &ask.place) {
+        Ok(pipe) => pipe,
+        Err(text) => return stream.send(&Event::Failed { text }).await,
+    };
+    let is_local = matches!(pipe, Pipe::Here(_));
     let (source, sink) = match take_over(ask.end, descriptors) {
-        Ok((source, sink)) => (source.map(|source| keeping(&ask, source)), sink),
+        Ok((source, sink)) => (source.map(|source| keeping(&ask, is_local, source)), sink),
         Err(told) => return stream.send(&told).await,
     };
     let (events, words) = stream.into_parts();
     let client = Arc::new(Client::new(events, ask.end == End::Duplex));
     let listening = tokio::spawn(listen(words, client.clone()));
-    let entry = shared.registry.add(&ask, credentials.pid, client.clone());
+    let entry = shared.registry.add(&ask, is_local, credentials.pid, client.clone());
     let progress = ask.wants_progress.then(|| tokio::spawn(tell_progress(client.clone())));
     let leg = Leg {
         from: source.map(From::Local),
         to: sink.map(To::Local),
         client: Some(client.clone()),
     };
-    let carried = match &ask.place {
-        Place::Local { name } => local(shared, name, &ask, leg, &client).await,
-        Place::Remote { .. } => remote(shared, &ask, leg, &client, &entry).await,
+    let carried = match pipe {
+        Pipe::Here(name) => local(shared, &name, &ask, leg, &client).await,
+        Pipe::There { way, name } => remote(shared, &way, name, &ask, leg, &client, &entry).await,
     };
     progress.inspect(|task| task.abort());
     if let Err(Refusal::Told(event)) = carried {
@@ -70,6 +75,39 @@ pub(super) async fn open(
     let _ = tokio::time::timeout(FLUSH_MAX, client.flushed()).await;
     listening.abort();
     Ok(())
+}
+
+/// The pipe that a program means.
+enum Pipe {
+    /// A name of this node.
+    Here(PipeName),
+    /// A name of another one.
+    There { way: Way, name: PipeName },
+}
+
+impl Pipe {
+    /// Looks for it, among the hosts of config.toml where that is not said already.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    fn find(shared: &SharedNode, place: &Place) -> Result<Self, String> {
+        if let Place::Local { name } = place {
+            let name = name.parse().map_err(|error| format!("`{name}`: {error}"))?;
+            return Ok(Self::Here(name));
+        }
+        let config = Config::load(&shared.home.config_file()).map_err(|error| error.to_string())?;
+        let text = place.to_string();
+        let is_typed = matches!(place, Place::Typed { .. });
+        match Target::parse(&text, |name| config.host(name).is_some()) {
+            Ok(Target::Remote { host, name }) => {
+                let way = Way::to(&host, &config).map_err(|error| error.to_string())?;
+                Ok(Self::There { way, name })
+            }
+            Ok(Target::Local(name)) if is_typed => Ok(Self::Here(name)),
+            Err(error) if is_typed => Err(error.to_string()),
+            _ => Err(format!("`{text}` names no pipe of another host")),
+        }
+    }
 }
 
 /// The descriptors that a program handed over, for the ends that it asks for.
@@ -108,12 +146,12 @@ fn output_refused(error: io::Error) -> Event {
     Event::Ended { sent: None, received: Some(Outcome { bytes: 0, stopped }) }
 }
 
-fn keeping(ask: &OpenAsk, mut source: Source) -> Source {
+fn keeping(ask: &OpenAsk, is_local: bool, mut source: Source) -> Source {
     match ask.records {
         Some(Records::Line) => source.keep_lines(),
         Some(Records::Write) => {
             source.keep_writes();
-            if let Place::Remote { .. } = ask.place {
+            if !is_local {
                 // Before the program writes anything.
                 source.fit(INITIAL_LIMIT_BYTES);
             }
@@ -148,23 +186,22 @@ async fn tell_progress(client: Arc<Client>) {
 /// Joins whoever is at a name of this node, or waits there.
 async fn local(
     shared: &Arc<SharedNode>,
-    name: &str,
+    name: &PipeName,
     ask: &OpenAsk,
     leg: Leg,
     client: &Arc<Client>,
 ) -> Result<(), Refusal> {
-    let name: PipeName = name.parse().map_err(|error| failed(format!("`{name}`: {error}")))?;
     let shape = match ask.end {
         End::Duplex => Shape::Duplex,
         End::Read => Shape::Read,
         End::Write => Shape::Write,
     };
-    let checked = match answers::is_nodes_own(&name) {
+    let checked = match answers::is_nodes_own(name) {
         true => Err(Cause::NotAllowed),
-        false => shared.names.check(&name, shape, ask.no_wait),
+        false => shared.names.check(name, shape, ask.no_wait),
     };
     checked.map_err(|cause| ended(ask.end, PipeError::Refused { cause }))?;
-    shared.names.enter(&name, shape, leg);
+    shared.names.enter(name, shape, leg);
     let timeout = ask.timeout_ms.map(Duration::from_millis);
     if let Some(timeout) = timeout {
         let came = tokio::time::timeout(timeout, client.joined_or_over()).await;
@@ -189,15 +226,17 @@ async fn local(
 /// Opens a pipe of another host's node.
 async fn remote(
     shared: &Arc<SharedNode>,
+    way: &Way,
+    name: PipeName,
     ask: &OpenAsk,
     leg: Leg,
     client: &Arc<Client>,
     entry: &Entry,
 ) -> Result<(), Refusal> {
     let reach = async {
-        let session = connect(shared, ask).await?;
+        let session = connect(shared, way).await?;
         let _ = entry.host.set(session.peer().host());
-        let ends = open_ends(&session, ask).await?;
+        let ends = open_ends(&session, name, ask).await?;
         Ok((session, ends))
     };
     let (session, ends) = tokio::select! {
@@ -304,15 +343,7 @@ fn tell_joined(ends: &Ends, client: Arc<Client>) -> impl Future<Output = ()> + u
     }
 }
 
-async fn connect(shared: &SharedNode, ask: &OpenAsk) -> Result<Session, Refusal> {
-    let config =
-        Config::load(&shared.home.config_file()).map_err(|error| failed(error.to_string()))?;
-    let text = ask.place.to_string();
-    let target = Target::parse(&text, |name| config.host(name).is_some());
-    let Ok(Target::Remote { host, .. }) = target else {
-        return Err(failed(format!("`{text}` names no pipe of another host")));
-    };
-    let way = Way::to(&host, &config).map_err(|error| failed(error.to_string()))?;
+async fn connect(shared: &SharedNode, way: &Way) -> Result<Session, Refusal> {
     match shared.node.connect(&way.peer, None).await {
         Ok(session) => Ok(session),
         Err(DialError::UnknownHost { seen }) => {
@@ -325,9 +356,7 @@ async fn connect(shared: &SharedNode, ask: &OpenAsk) -> Result<Session, Refusal>
     }
 }
 
-async fn open_ends(session: &Session, ask: &OpenAsk) -> Result<Ends, Refusal> {
-    let Place::Remote { name, .. } = &ask.place else { return Err(Refusal::Left) };
-    let name: PipeName = name.parse().map_err(|error| failed(format!("`{name}`: {error}")))?;
+async fn open_ends(session: &Session, name: PipeName, ask: &OpenAsk) -> Result<Ends, Refusal> {
     let target = OpenTarget::Name(name);
     let options =
         OpenOptions { no_wait: ask.no_wait, priority: ask.priority, capacity: ask.capacity_bytes };

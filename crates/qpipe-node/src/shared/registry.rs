@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::open::ending;
 use crate::join::Client;
-use crate::local::{OpenAsk, Place};
+use crate::local::OpenAsk;
 
 /// The pipes of this host's programs. Clones are the same. As many as there are connections at the
 /// local socket, which are bounded.
@@ -69,10 +69,16 @@ pub(super) struct Busy {
 }
 
 impl Registry {
-    pub(super) fn add(&self, ask: &OpenAsk, pid: Option<i32>, client: Arc<Client>) -> Entry {
+    pub(super) fn add(
+        &self,
+        ask: &OpenAsk,
+        is_local: bool,
+        pid: Option<i32>,
+        client: Arc<Client>,
+    ) -> Entry {
         let open = Arc::new(Open {
             place: ask.place.to_string(),
-            is_local: matches!(ask.place, Place::Local { .. }),
+            is_local,
             end: ask.end,
             process: ask.process.clone(),
             pid,

@@ -12,6 +12,7 @@ fn place() -> impl Strategy<Value = Place> {
     prop_oneof![
         any::<String>().prop_map(|name| Place::Local { name }),
         any::<(String, String)>().prop_map(|(host, name)| Place::Remote { host, name }),
+        any::<String>().prop_map(|target| Place::Typed { target }),
     ]
 }
 
