@@ -183,6 +183,7 @@ impl Args {
         };
         if is_qpipe {
             builder.event_interval(::qpipe::EVENT_INTERVAL);
+            builder.global_queue_interval(::qpipe::WAKE_INTERVAL);
         }
         if let Some(threads @ 1..) = self.threads {
             builder.worker_threads(threads);

@@ -126,3 +126,37 @@ impl MinRtt {
         }
     }
 }
+
+/// Pauses of the acknowledgements. A host that has a moment's other work makes one now and then; a crowded one
+/// makes them all the time, and nothing gets far in its turns without a window for them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pauses {
+    /// The last ones, when each ended and how long it was.
+    last: [Option<(Instant, Duration)>; PAUSES],
+}
+
+/// So many pauses within so short a time are no accident.
+const PAUSES: usize = 3;
+const PAUSES_WITHIN: Duration = Duration::from_millis(100);
+
+/// What is shorter is none.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+impl Pauses {
+    /// Acknowledgements have come again after so long.
+    pub(crate) fn add(&mut self, now: Instant, pause: Duration) {
+        if pause >= PAUSE_MIN {
+            self.last.rotate_left(1);
+            self.last[PAUSES - 1] = Some((now, pause));
+        }
+    }
+
+    /// How long a pause is to be expected.
+    pub(crate) fn get(&self, now: Instant) -> Duration {
+        let is_late = |at: Instant| now.saturating_duration_since(at) <= PAUSES_WITHIN;
+        let late = |pause: &Option<(Instant, Duration)>| {
+            pause.filter(|(at, _)| is_late(*at)).map_or(Duration::ZERO, |(_, took)| took)
+        };
+        self.last.iter().map(late).min().unwrap_or_default()
+    }
+}

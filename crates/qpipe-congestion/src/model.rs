@@ -27,7 +27,7 @@ use self::phases::Phase;
 use self::rounds::Books;
 use self::yields::Others;
 use crate::contest::MaxRtt;
-use crate::filter::{MaxRate, MinRtt};
+use crate::filter::{MaxRate, MinRtt, Pauses};
 use crate::policer::Policer;
 use crate::rate::Sampler;
 
@@ -44,9 +44,10 @@ const CRUISE_ROUNDS: u64 = 6;
 /// Delay that hosts cause themselves, by timers and batches: on a LAN it is most of the round trip.
 const HOST_DELAY: Duration = Duration::from_millis(3);
 
-/// How much of that the window makes up for. A receiver that was held up works off what has come meanwhile, and
-/// is heard long before the rest is here; what more there is waits before everything else that is sent.
-const HOST_SLACK: Duration = Duration::from_micros(500);
+/// How much of that the window makes up for where hosts are not crowded. A receiver that was held up works off
+/// what has come meanwhile, and is heard long before the rest is here; what more there is waits before
+/// everything else that is sent.
+const HOST_SLACK: Duration = Duration::from_micros(250);
 
 /// Packets that fit into any queue, in the window and in its delay.
 const QUEUE_PACKETS: f64 = 2.0;
@@ -116,6 +117,9 @@ pub struct Model {
     /// the most of late.
     burst: (u64, Instant),
     bursts: MaxRate,
+    /// When an acknowledgement came last, and the pauses between them.
+    heard: Instant,
+    pauses: Pauses,
     /// When the window was last in use.
     used_at: Instant,
 }
@@ -152,6 +156,8 @@ impl Model {
             ceiling: None,
             burst: (0, now),
             bursts: MaxRate::default(),
+            heard: now,
+            pauses: Pauses::default(),
             used_at: now,
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::contest::Contest;
-use crate::filter::{MaxRate, MinRtt};
+use crate::filter::{MaxRate, MinRtt, Pauses};
 use crate::rate::Sampler;
 
 /// One beginning for all tests: only differences of instants matter.
@@ -98,4 +98,24 @@ fn a_contest_beside_who_never_reacts_keeps_half_of_what_was_held() {
     }
     // Of 200,000 bytes at this round trip half, and a little less for each of the cuts.
     assert!((80_000..100_000).contains(&contest.window()), "{}", contest.window());
+}
+
+#[test]
+fn pauses_count_when_there_were_three_of_late() {
+    let zero = zero();
+    let mut pauses = Pauses::default();
+    let mut add = |at: u64, pause: Duration| {
+        pauses.add(zero + ms(at), pause);
+        pauses.get(zero + ms(at))
+    };
+
+    assert_eq!(add(0, ms(5)), Duration::ZERO);
+    assert_eq!(add(20, ms(3)), Duration::ZERO);
+    // Too short to be one.
+    assert_eq!(add(30, Duration::from_micros(900)), Duration::ZERO);
+    assert_eq!(add(40, ms(9)), ms(3));
+    // The first one is too long ago, or pushed out.
+    assert_eq!(add(101, ms(4)), ms(3));
+    assert_eq!(add(139, ms(2)), ms(2));
+    assert_eq!(add(400, ms(7)), Duration::ZERO);
 }

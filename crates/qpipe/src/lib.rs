@@ -37,9 +37,13 @@ pub mod tls;
 
 /// After so many tasks a runtime whose thread carries pipes should look for I/O:
 /// [`event_interval`](tokio::runtime::Builder::event_interval). A task of a busy pipe takes 30
-/// microseconds, so that with tokio's own 61 a short message waits a millisecond or two at each hop; looking
-/// more often than this gains little.
-pub const EVENT_INTERVAL: u32 = 16;
+/// microseconds, so that with tokio's own 61 a short message waits a millisecond or two at each hop.
+pub const EVENT_INTERVAL: u32 = 8;
+
+/// And after so many for what other threads have woken:
+/// [`global_queue_interval`](tokio::runtime::Builder::global_queue_interval), for which tokio's own 31 is as
+/// long.
+pub const WAKE_INTERVAL: u32 = 4;
 
 pub use access::{Access, Nobody};
 pub use error::PipeError;

@@ -69,6 +69,7 @@ fn wait_for(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resu
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(qpipe::EVENT_INTERVAL)
+        .global_queue_interval(qpipe::WAKE_INTERVAL)
         .build()
         .context("cannot start the asynchronous runtime")?;
     let exit = runtime.block_on(command);

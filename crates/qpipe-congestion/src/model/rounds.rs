@@ -93,6 +93,10 @@ impl Model {
             self.rate.add(self.round, sample.rate);
             self.books.best = self.books.best.max(sample.rate);
         }
+        // What was sent after a pause of the program says nothing of one.
+        let pause = now.saturating_duration_since(self.heard).min(sample.rtt);
+        self.pauses.add(now, pause);
+        self.heard = now;
         self.learn_burst(now, sample);
         if sample.delivered_before >= self.round_ends {
             self.end_round(now);

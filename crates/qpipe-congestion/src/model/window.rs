@@ -46,7 +46,7 @@ impl Model {
     }
 
     /// The window that the model asks for, in bytes.
-    fn modelled(&self) -> u64 {
+    fn modelled(&self, now: Instant) -> u64 {
         let min_rtt = self.min_rtt.get().unwrap_or_default().as_secs_f64();
         let rate = self.rate.get();
         if let Some(limit) = self.policer.limit() {
@@ -58,13 +58,12 @@ impl Model {
         }
         let bdp = rate * min_rtt;
         // On a LAN what hosts delay is most of the window.
-        let host = rate * HOST_SLACK.as_secs_f64();
+        let host = rate * self.pauses.get(now).clamp(HOST_SLACK, HOST_DELAY).as_secs_f64();
         let gain = self.gain();
         let bytes = if gain > 1.0 {
             // The pacer's own batches come back as bursts: they need no more.
             let own = if self.haste > 1 { 0 } else { BATCH_PACKETS * self.mtu };
-            let most = bdp.max(rate * HOST_DELAY.as_secs_f64());
-            let burst = (self.bursts.get() - own as f64).clamp(0.0, most.max(0.0));
+            let burst = (self.bursts.get() - own as f64).clamp(0.0, bdp.max(0.0));
             let slack = host.max(burst).max(QUEUE_PACKETS * self.mtu as f64);
             let probe = if self.phase == Phase::Up { self.probe(bdp) } else { 0.0 };
             (bdp * gain).max(bdp + slack) + probe
@@ -84,7 +83,7 @@ impl Model {
 
     pub(super) fn adjust(&mut self, now: Instant, sample: Sample) {
         let least = PACKETS_MIN * self.mtu;
-        let modelled = self.modelled();
+        let modelled = self.modelled(now);
         if self.phase == Phase::Startup {
             let most = modelled.max(INITIAL_PACKETS * self.mtu);
             if !sample.is_app_limited {
