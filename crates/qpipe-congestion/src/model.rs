@@ -49,6 +49,9 @@ const HOST_DELAY: Duration = Duration::from_millis(3);
 /// everything else that is sent.
 const HOST_SLACK: Duration = Duration::from_micros(250);
 
+/// And at least: so much the kernel sends at once, and who has less to wait for does not wait long.
+const HOST_SLACK_BYTES: f64 = 65_536.0;
+
 /// Packets that fit into any queue, in the window and in its delay.
 const QUEUE_PACKETS: f64 = 2.0;
 

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::phases::Phase;
 use super::{
-    BATCH_PACKETS, HOST_DELAY, HOST_SLACK, INITIAL_PACKETS, Model, PACKETS_MIN, QUEUE_PACKETS,
-    RANDOM_LOSS_MAX,
+    BATCH_PACKETS, HOST_DELAY, HOST_SLACK, HOST_SLACK_BYTES, INITIAL_PACKETS, Model, PACKETS_MIN,
+    QUEUE_PACKETS, RANDOM_LOSS_MAX,
 };
 use crate::rate::Sample;
 
@@ -58,7 +58,9 @@ impl Model {
         }
         let bdp = rate * min_rtt;
         // On a LAN what hosts delay is most of the window.
-        let host = rate * self.pauses.get(now).clamp(HOST_SLACK, HOST_DELAY).as_secs_f64();
+        let most = rate * HOST_DELAY.as_secs_f64();
+        let host = rate * self.pauses.get(now).max(HOST_SLACK).as_secs_f64();
+        let host = host.max(HOST_SLACK_BYTES).min(most);
         let gain = self.gain();
         let bytes = if gain > 1.0 {
             // The pacer's own batches come back as bursts: they need no more.
