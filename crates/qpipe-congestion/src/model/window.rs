@@ -59,8 +59,9 @@ impl Model {
         let bdp = rate * min_rtt;
         // On a LAN what hosts delay is most of the window.
         let most = rate * HOST_DELAY.as_secs_f64();
-        let host = rate * self.pauses.get(now).max(HOST_SLACK).as_secs_f64();
-        let host = host.max(HOST_SLACK_BYTES).min(most);
+        let least = rate * HOST_SLACK.as_secs_f64();
+        let pauses = rate * self.pauses.get(now).as_secs_f64();
+        let host = pauses.max(least).max(HOST_SLACK_BYTES).min(most);
         let gain = self.gain();
         let bytes = if gain > 1.0 {
             // The pacer's own batches come back as bursts: they need no more.
@@ -70,7 +71,8 @@ impl Model {
             let probe = if self.phase == Phase::Up { self.probe(bdp) } else { 0.0 };
             (bdp * gain).max(bdp + slack) + probe
         } else {
-            (bdp * gain).max(host / 2.0)
+            // Less than hosts delay would not empty a queue, it would leave the path idle.
+            (bdp * gain).max(host / 2.0).max(least)
         };
         // What is lost on the way was sent all the same.
         (bytes / (1.0 - self.policer.random_loss().min(RANDOM_LOSS_MAX))) as u64
@@ -106,5 +108,30 @@ impl Model {
         if self.phase == Phase::Down && self.drained.is_none() && self.in_flight <= self.window {
             self.drained = Some(self.round);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The window while a queue is drained at `rate` bytes a second, over `rtt` when it is empty.
+    fn drained(rate: f64, rtt: Duration) -> f64 {
+        let now = Instant::now();
+        let mut model = Model::new(now, 1200);
+        model.rate.add(0, rate);
+        model.min_rtt.add(now, 0, rtt);
+        model.phase = Phase::Down;
+        model.modelled(now) as f64
+    }
+
+    #[test]
+    fn a_drain_empties_the_queue_of_a_path_and_leaves_a_lan_what_hosts_delay() {
+        let far = drained(12.5e6, Duration::from_millis(50));
+        assert!(far < 12.5e6 * 0.05, "less than the product: {far}");
+        let near = drained(1e9, Duration::from_micros(100));
+        assert!((near - 1e9 * HOST_SLACK.as_secs_f64()).abs() < 1200.0, "{near}");
     }
 }
