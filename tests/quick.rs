@@ -1,11 +1,11 @@
 //! `qsend` and `qrecv`: `qpipe send` and `recv` in processes that cost next to nothing, and `qpipe` itself as
 //! soon as anything is not plain. `TEST_SHARED_NODE=quick` runs most of the other tests with them as well.
 
-use std::{fs, io::Write, path::Path, thread, time::Duration};
+use std::{fs, io::Write, thread, time::Duration};
 
 use rustix::process::Signal;
 
-use crate::host::{Host, assert_same, introduce, noise, until};
+use crate::host::{Host, assert_same, built, introduce, noise, until};
 
 /// Longer than a quick form stays what it is.
 const LONG: Duration = Duration::from_millis(qpipe_quick::PATIENCE_MS + 200);
@@ -31,8 +31,7 @@ fn a_short_pipe_takes_no_other_program() {
     let bin = host.work("bin");
     fs::create_dir(&bin).unwrap();
     for name in ["qsend", "qrecv"] {
-        fs::copy(Path::new(env!("CARGO_BIN_EXE_qsend")).with_file_name(name), bin.join(name))
-            .unwrap();
+        fs::copy(built(name), bin.join(name)).unwrap();
     }
     let node = host.qpipe(&["recv", "x"]).start();
     host.bash("echo one | ./bin/qsend x").end().expect(0).silent();

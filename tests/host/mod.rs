@@ -63,8 +63,7 @@ impl Host {
         // That user may not see where it was built.
         fs::create_dir(host.path("bin")).unwrap();
         for name in ["qpipe", "qsend", "qrecv"] {
-            let built = Path::new(QPIPE).with_file_name(name);
-            fs::copy(built, host.path("bin").join(name)).unwrap();
+            fs::copy(built(name), host.path("bin").join(name)).unwrap();
         }
         for path in [host.dir.path(), &host.path("work")] {
             chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -100,7 +99,7 @@ impl Host {
     /// One of the commands that were built: `qpipe`, or one of its quick forms.
     pub fn command(&self, name: &str, arguments: &[&str]) -> Start {
         let mut start = match self.user {
-            None => self.program(Path::new(QPIPE).with_file_name(name)),
+            None => self.program(built(name)),
             Some(_) => self.program(self.path("bin").join(name)),
         };
         start.command.args(arguments);
@@ -225,6 +224,11 @@ const NOBODY: u32 = 65_534;
 
 /// The command under test.
 const QPIPE: &str = env!("CARGO_BIN_EXE_qpipe");
+
+/// Where a program is that was built with these tests.
+pub fn built(name: &str) -> PathBuf {
+    Path::new(QPIPE).with_file_name(name)
+}
 
 /// A program that is about to start: its standard input is empty and its output captured, unless
 /// told otherwise.

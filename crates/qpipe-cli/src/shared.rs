@@ -112,7 +112,7 @@ async fn run(
         end => Handed::Standard(end),
     };
     let begun = begun.map(|begun| Carried::of(begun, &handed, label));
-    let mut carried = match go_on(begun, this, wishes, handed, place, label, signals).await? {
+    let mut carried = match open(begun, this, wishes, handed, place, label, signals).await? {
         Opened::Carried(carried) => carried,
         Opened::Ended(ended) => return Ok(ended),
     };
@@ -144,23 +144,12 @@ pub(crate) enum Opened<'a> {
     Ended(Ended),
 }
 
-/// Hands what is `handed` to this host's node, and waits until the pipe is open.
+/// Hands what is `handed` to this host's node, unless a pipe was asked for already and has `begun`, and waits
+/// until it is open.
 ///
 /// # Errors
 /// There is no node to be had, or the pipe could not be opened.
 pub(crate) async fn open<'a>(
-    this: &ThisHost,
-    wishes: Wishes,
-    handed: Handed,
-    place: Place,
-    label: &'a Label,
-    signals: &mut Signals,
-) -> anyhow::Result<Opened<'a>> {
-    go_on(None, this, wishes, handed, place, label, signals).await
-}
-
-/// As [`open`], from where the pipe is that was asked for already.
-async fn go_on<'a>(
     mut begun: Option<Carried<'a>>,
     this: &ThisHost,
     wishes: Wishes,

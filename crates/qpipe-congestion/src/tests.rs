@@ -8,7 +8,7 @@ use crate::rate::Sampler;
 
 /// One beginning for all tests: only differences of instants matter.
 #[expect(clippy::disallowed_methods, reason = "instants cannot be made otherwise")]
-fn zero() -> Instant {
+pub(crate) fn zero() -> Instant {
     Instant::now()
 }
 

@@ -10,19 +10,20 @@ use qpipe::{Access, Cause, Enrolled, Fingerprint, PipeName, Secret};
 use tokio::sync::mpsc;
 
 use crate::audit::{AuditEntry, AuditLog, Outcome};
-use crate::authorized::{Authorized, AuthorizedFile, PeerRules, add_peer};
+use crate::authorized::{Authorized, PeerRules, add_peer};
 use crate::document::ReadError;
 use crate::home::Home;
 use crate::invitation::{Invitation, Invitations};
 use crate::rule::Verb;
 use crate::serve::Enrolment;
+use crate::watched::Watched;
 
 /// Access as `authorized.toml` and the pending invitations of a home give it.
 #[derive(Debug)]
 pub struct HomeAccess {
     home: Home,
     host: Fingerprint,
-    rules: Mutex<AuthorizedFile>,
+    rules: Mutex<Watched<Authorized>>,
     /// Why the newest version of the rules is not in force, until it was told.
     broken: Mutex<Option<ReadError>>,
     /// Whether rules changed since that was last asked.
@@ -43,10 +44,13 @@ impl HomeAccess {
         host: Fingerprint,
         enrolled: mpsc::UnboundedSender<Enrolment>,
     ) -> Result<HomeAccess, ReadError> {
+        // A node does not start with rules that it does not understand.
+        let mut rules = Watched::new(home.authorized_file(), Authorized::load);
+        rules.refresh()?;
         Ok(HomeAccess {
             home: home.clone(),
             host,
-            rules: Mutex::new(AuthorizedFile::open(home.authorized_file())?),
+            rules: Mutex::new(rules),
             broken: Mutex::default(),
             has_changed: AtomicBool::new(false),
             invitations: Invitations::new(home.invitation_dir()),

@@ -10,7 +10,6 @@
 //! ```
 
 mod edit;
-mod reload;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -20,8 +19,6 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use self::edit::{AddPeerError, add_peer, remove_peer};
-pub use self::reload::AuthorizedFile;
-pub(crate) use self::reload::Seen;
 use crate::alias::Alias;
 use crate::document::{self, Parsed, Policy, ReadError, unwrapped};
 use crate::rule::{Rule, Verb};

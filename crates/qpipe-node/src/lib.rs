@@ -37,6 +37,7 @@ mod serve;
 mod shared;
 mod size;
 mod traffic;
+mod watched;
 
 pub use access::HomeAccess;
 pub use alias::{ALIAS_TEXT_BYTES_MAX, Alias, ParseAliasError};
@@ -45,8 +46,8 @@ pub use audit::{
     AUDIT_FIELD_CHARS_MAX, AUDIT_FILE_BYTES_MAX, AuditEntry, AuditError, AuditLog, Outcome,
 };
 pub use authorized::{
-    AUTHORIZED_FILE_BYTES_MAX, AddPeerError, Authorized, AuthorizedFile, PATTERNS_PER_LIST_MAX,
-    PEERS_MAX, PeerRules, add_peer, remove_peer,
+    AUTHORIZED_FILE_BYTES_MAX, AddPeerError, Authorized, PATTERNS_PER_LIST_MAX, PEERS_MAX,
+    PeerRules, add_peer, remove_peer,
 };
 pub use config::{
     CONFIG_FILE_BYTES_MAX, Config, KnownHost, NodeConfig, PinHostError, Waiting,

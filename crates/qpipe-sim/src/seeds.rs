@@ -1,5 +1,12 @@
 //! Seeds that failed once, or whose runs have what others hardly ever have: they are run first.
 
+use std::ops::Range;
+
+/// Those, and then some others.
+pub fn before(others: Range<u64>) -> impl Iterator<Item = u64> {
+    kept().into_iter().chain(others)
+}
+
 /// The seeds of `seeds.txt`, each the first word of a line.
 pub fn kept() -> Vec<u64> {
     let lines = include_str!("../seeds.txt").lines();

@@ -63,7 +63,7 @@ fn every_planted_bug_is_caught() {
     std::panic::set_hook(Box::new(|_| {}));
     for bug in Planted::all() {
         let options = Options { planted: Some(bug), verbose: false };
-        let mut tried = seeds::kept().into_iter().chain(0..PLANTED_SEEDS);
+        let mut tried = seeds::before(0..PLANTED_SEEDS);
         let is_caught = tried.any(|seed| run(seed, options).failure.is_some());
         assert!(is_caught, "{bug}");
     }

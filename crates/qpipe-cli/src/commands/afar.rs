@@ -42,7 +42,7 @@ pub(crate) async fn status(host: &str, accept_new: bool) -> anyhow::Result<Answe
     let reader = pipe::Receiver::from_owned_fd(reader.into())?;
     let handed = Handed::Descriptor(End::Read, writer.into());
     let wishes = Wishes::of_question(accept_new, ANSWER_MAX);
-    let opened = shared::open(&this, wishes, handed, through, &label, &mut signals).await?;
+    let opened = shared::open(None, &this, wishes, handed, through, &label, &mut signals).await?;
     let mut carried = match opened {
         Opened::Carried(carried) => carried,
         Opened::Ended(ended) => return none(host, ended, &label),

@@ -117,7 +117,8 @@ impl Lives<'_> {
         let (theirs, ours, plug) = kernel_pipe(self.end).context("no kernel pipe to be had")?;
         let handed = Handed::Descriptor(self.end, theirs);
         let through = self.through.clone();
-        let opened = shared::open(self.this, self.wishes, handed, through, &label, signals).await?;
+        let opened =
+            shared::open(None, self.this, self.wishes, handed, through, &label, signals).await?;
         let mut pipe = match opened {
             Opened::Carried(pipe) => pipe,
             Opened::Ended(ended) => {

@@ -53,7 +53,7 @@ pub(crate) async fn run(args: OpenArgs) -> anyhow::Result<Exit> {
     let (theirs, ours) = kernel_pipe(end).context("no kernel pipe to be had")?;
     let descriptor = Descriptor::place(ours, args.fd)?;
     let handed = Handed::Descriptor(end, theirs);
-    let opened = shared::open(&this, (&args).into(), handed, through, &label, &mut signals);
+    let opened = shared::open(None, &this, (&args).into(), handed, through, &label, &mut signals);
     let mut pipe = match opened.await? {
         Opened::Carried(pipe) => pipe,
         Opened::Ended(ended) => return Ok(shared::tell(ended, &label, false)),

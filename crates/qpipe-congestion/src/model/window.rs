@@ -116,10 +116,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::tests::zero;
 
     /// The window while a queue is drained at `rate` bytes a second, over `rtt` when it is empty.
     fn drained(rate: f64, rtt: Duration) -> f64 {
-        let now = Instant::now();
+        let now = zero();
         let mut model = Model::new(now, 1200);
         model.rate.add(0, rate);
         model.min_rtt.add(now, 0, rtt);

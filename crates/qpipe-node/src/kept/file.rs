@@ -4,22 +4,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Kept;
-use crate::authorized::Seen;
 use crate::document::ReadError;
+use crate::watched::Watched;
 
-/// `names.toml` as a running node sees it: read again when it has changed.
-///
-/// While the file is broken, what it said last stays: nothing, where it was broken from the start.
+/// `names.toml` as a running node sees it: nothing is kept where it was broken from the start.
 #[derive(Debug)]
-pub(crate) struct KeptFile {
-    path: PathBuf,
-    state: Mutex<State>,
-}
+pub(crate) struct KeptFile(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    seen: Option<Seen>,
-    current: Arc<Kept>,
+    file: Watched<Kept>,
     /// Why the newest version is not in force, until that was told.
     broken: Option<ReadError>,
 }
@@ -27,32 +21,26 @@ struct State {
 impl KeptFile {
     /// Reads it at once: what it says at the start is what stays when the first change breaks it.
     pub(crate) fn open(path: impl Into<PathBuf>) -> KeptFile {
-        let file = KeptFile { path: path.into(), state: Mutex::default() };
-        file.current();
-        file
+        let file = Watched::new(path.into(), Kept::load);
+        let kept = KeptFile(Mutex::new(State { file, broken: None }));
+        kept.current();
+        kept
     }
 
     /// What is kept now. Costs one `stat` if the file has not changed.
     pub(crate) fn current(&self) -> Arc<Kept> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Taken before reading: a change in between is then seen as one at the next look.
-        let seen = Some(Seen::at(&self.path));
-        if state.seen != seen {
-            state.seen = seen;
-            match Kept::load(&self.path) {
-                Ok(kept) => {
-                    state.current = Arc::new(kept);
-                    state.broken = None;
-                }
-                Err(error) => state.broken = Some(error),
-            }
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.file.refresh() {
+            Ok(false) => {}
+            Ok(true) => state.broken = None,
+            Err(error) => state.broken = Some(error),
         }
-        state.current.clone()
+        state.file.current().clone()
     }
 
     /// Why what the file says now is not in force: told once for each version of it.
     pub(crate) fn take_broken(&self) -> Option<ReadError> {
         self.current();
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).broken.take()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).broken.take()
     }
 }

@@ -53,14 +53,20 @@ async fn connect_to(path: &Path) -> Result<Option<UnixStream>, LocalError> {
         }
         Err(error) => return Err(failed(error)),
     };
-    let socket = StdStream::from(socket);
-    socket.set_nonblocking(true).map_err(failed)?;
-    let socket = UnixStream::from_std(socket).map_err(failed)?;
-    let uid = socket.peer_cred().map_err(failed)?.uid();
-    if !is_trusted(uid, geteuid().as_raw()) {
-        return Err(LocalError::Stranger { path: path.to_path_buf(), uid });
+    let (socket, stranger) = taken(socket).map_err(failed)?;
+    match stranger {
+        Some(uid) => Err(LocalError::Stranger { path: path.to_path_buf(), uid }),
+        None => Ok(Some(socket)),
     }
-    Ok(Some(socket))
+}
+
+/// A connected socket for tokio, and the user at its other end if that one is not trusted.
+pub(super) fn taken(socket: OwnedFd) -> io::Result<(UnixStream, Option<u32>)> {
+    let socket = StdStream::from(socket);
+    socket.set_nonblocking(true)?;
+    let socket = UnixStream::from_std(socket)?;
+    let uid = socket.peer_cred()?.uid();
+    Ok((socket, (!is_trusted(uid, geteuid().as_raw())).then_some(uid)))
 }
 
 /// Whether descriptors may be taken from, or given to, a process of this user.

@@ -3,20 +3,18 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{MaybeUninit, take};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdStream;
 
 use bytes::{Buf, Bytes};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use rustix::process::geteuid;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::LocalError;
 use super::codec::Message;
-use super::socket::is_trusted;
+use super::socket::taken;
 
 /// Descriptors that come with a request, at most: one to read, one to write.
 pub const DESCRIPTORS_MAX: usize = 2;
@@ -48,16 +46,10 @@ impl LocalStream {
     /// # Errors
     /// [`LocalError::Stream`]: it is no Unix stream socket, or whoever is at its other end is another user.
     pub fn adopt(socket: OwnedFd) -> Result<LocalStream, LocalError> {
-        let adopt = || -> io::Result<UnixStream> {
-            let socket = StdStream::from(socket);
-            socket.set_nonblocking(true)?;
-            let socket = UnixStream::from_std(socket)?;
-            match is_trusted(socket.peer_cred()?.uid(), geteuid().as_raw()) {
-                true => Ok(socket),
-                false => Err(io::ErrorKind::PermissionDenied.into()),
-            }
-        };
-        adopt().map(LocalStream::new).map_err(LocalError::Stream)
+        match taken(socket).map_err(LocalError::Stream)? {
+            (socket, None) => Ok(LocalStream::new(socket)),
+            (_, Some(_)) => Err(LocalError::Stream(io::ErrorKind::PermissionDenied.into())),
+        }
     }
 
     /// Sends a message and, with it, copies of the descriptors: close your own ones then, or the

@@ -10,7 +10,7 @@ mod rates;
 mod registry;
 pub mod status;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use qpipe::{Cause, Nobody, Node, NodeOptions, Notice, NoticeKind, StartError};
@@ -19,9 +19,12 @@ use tokio::time::Instant;
 
 pub use status::NodeStatus;
 
+use crate::config::Config;
+use crate::document::ReadError;
 use crate::home::Home;
 use crate::local::{Ask, Credentials, Event, Listener, LocalError, ServerStream, milliseconds};
 use crate::names::Names;
+use crate::watched::Watched;
 use rates::Rates;
 use registry::{Busy, Registry};
 use status::Asker;
@@ -46,6 +49,7 @@ const SOCKET_INTERVAL: Duration = Duration::from_secs(2);
 pub struct SharedNode {
     node: Arc<Node>,
     home: Home,
+    config: Mutex<Watched<Config>>,
     names: Names,
     registry: Registry,
     rates: Rates,
@@ -74,6 +78,7 @@ impl SharedNode {
     pub(crate) fn new(home: Home, node: Arc<Node>, names: Names, serves: bool) -> Arc<SharedNode> {
         Arc::new(SharedNode {
             node,
+            config: Mutex::new(Watched::new(home.config_file(), Config::load)),
             home,
             names,
             registry: Registry::default(),
@@ -85,6 +90,14 @@ impl SharedNode {
             is_closed: watch::Sender::new(false),
             is_over: watch::Sender::new(false),
         })
+    }
+
+    /// What `config.toml` says now.
+    ///
+    /// # Errors
+    /// It is broken.
+    fn config(&self) -> Result<Arc<Config>, ReadError> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).latest().cloned()
     }
 
     /// A node for the programs of this host alone, with a key of its own that the host's has signed.

@@ -12,7 +12,6 @@ use qpipe_proto::limits::INITIAL_LIMIT_BYTES;
 use super::SharedNode;
 use super::registry::Entry;
 use crate::answers;
-use crate::config::Config;
 use crate::fd::{Sink, Source};
 use crate::join::{Client, From, Leg, To, carry_both};
 use crate::local::{
@@ -95,7 +94,7 @@ impl Pipe {
             let name = name.parse().map_err(|error| format!("`{name}`: {error}"))?;
             return Ok(Self::Here(name));
         }
-        let config = Config::load(&shared.home.config_file()).map_err(|error| error.to_string())?;
+        let config = shared.config().map_err(|error| error.to_string())?;
         let text = place.to_string();
         let is_typed = matches!(place, Place::Typed { .. });
         match Target::parse(&text, |name| config.host(name).is_some()) {

@@ -11,7 +11,6 @@ use super::SharedNode;
 use super::registry::Open;
 use crate::alias::Alias;
 use crate::authorized::Authorized;
-use crate::config::Config;
 use crate::kept::{Kept, KeptName};
 use crate::names::NameStatus;
 
@@ -192,7 +191,7 @@ impl Asker<'_> {
 
 pub(super) fn of(shared: &SharedNode, asker: Asker<'_>) -> NodeStatus {
     // Without them peers have no names.
-    let config = Config::load(&shared.home.config_file()).unwrap_or_default();
+    let config = shared.config().unwrap_or_default();
     let authorized = Authorized::load(&shared.home.authorized_file()).unwrap_or_default();
     let (floors, growth) = shared.node.budget().committed();
     let mut sessions = shared.node.sessions();
