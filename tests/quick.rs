@@ -132,6 +132,23 @@ fn what_cannot_be_a_pipe_is_refused_as_by_qpipe() {
 }
 
 #[test]
+fn each_has_a_manual_page_with_the_options_of_qpipe() {
+    let host = Host::alone();
+    host.run(&["man", "pages"]);
+    for (name, page, option) in
+        [("qsend", "qpipe-send", "records"), ("qrecv", "qpipe-recv", "quiet")]
+    {
+        let page_of =
+            |name: &str| fs::read_to_string(host.work("pages").join(format!("{name}.1"))).unwrap();
+        let quick = page_of(name);
+        assert!(quick.contains(&format!(".TH {name} 1")), "{quick}");
+        for text in [&quick, &page_of(page)] {
+            assert!(text.contains(&format!("\\-\\-{option}")), "{text}");
+        }
+    }
+}
+
+#[test]
 fn nobody_can_be_made_to_believe_that_something_was_asked() {
     let host = Host::sharing();
     for arguments in [

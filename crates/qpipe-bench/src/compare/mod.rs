@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::carrier;
+use crate::{carrier, run::stop};
 
 use self::{peer::Peer, row::Row, sample::Sample};
 
@@ -111,6 +111,7 @@ impl Options {
         ssh::prepare(&state)?;
         let path = self.path()?;
         let bench = measure::Bench { state, path };
+        stop::at_signals()?;
         let mut log = fs::File::create(file)?;
         let (mut samples, start) = (Vec::new(), Instant::now());
         for row in rows {
@@ -118,6 +119,8 @@ impl Options {
             for run in 1..=runs {
                 for peer in row.peers.iter().copied().filter(|peer| self.is_chosen(*peer)) {
                     let sample = bench.sample(row, peer, run);
+                    // It may have failed just because of that.
+                    stop::check()?;
                     eprintln!("{:5} s  {sample}", start.elapsed().as_secs());
                     writeln!(log, "{}", serde_json::to_string(&sample)?)?;
                     samples.push(sample);

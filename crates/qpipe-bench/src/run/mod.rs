@@ -2,6 +2,7 @@
 
 mod flow;
 mod process;
+pub(crate) mod stop;
 mod sys;
 
 pub(crate) use flow::{Arrivals, Outlet, feed};

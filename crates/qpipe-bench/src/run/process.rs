@@ -15,7 +15,10 @@ use anyhow::{Context, Result, bail};
 use qpipe_netlab::Lab;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::sys::{self, Accounts};
+use super::{
+    stop,
+    sys::{self, Accounts},
+};
 
 /// How long a program may take to get ready.
 const READY_MAX: Duration = Duration::from_secs(30);
@@ -87,12 +90,13 @@ impl Site {
             false => File::create(said.with_extension("out"))?.into(),
         });
         shell.stderr(File::create(said.with_extension("err"))?);
-        let mut child = self.at(host, || Ok(shell.spawn()?))?;
+        let mut child = self.at(host, || Ok(stop::spawn(&mut shell)?))?;
         let pid = child.id();
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (sender, exits) = channel();
         thread::spawn(move || {
             let waited = sys::wait(pid).map(|accounts| Exit { accounts, at: Instant::now() });
+            stop::forget(pid);
             // Nobody may want to know.
             let _ = sender.send(waited);
         });

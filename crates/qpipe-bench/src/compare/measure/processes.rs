@@ -24,7 +24,7 @@ use crate::{
         sample::Values,
     },
     measure::{noise, quantile_ms},
-    run::Site,
+    run::{Site, stop},
 };
 
 /// What each pipe carries, in bytes.
@@ -132,6 +132,8 @@ impl End<'_> {
                 if number >= numbers.end {
                     return anyhow::Ok(lives);
                 }
+                // Without its nodes such a short life ends by itself.
+                stop::check()?;
                 lives.push(self.one(&program, arguments, number, &said)?);
             }
         };

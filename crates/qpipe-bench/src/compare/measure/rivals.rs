@@ -13,7 +13,7 @@ use crate::{
         sample::Values,
     },
     measure::{jain, mbit_s},
-    run::{Arrivals, Process, Site, feed},
+    run::{Arrivals, Process, Site, feed, stop},
 };
 
 /// TCP alone.
@@ -67,7 +67,7 @@ pub(super) fn together(
     let start = Instant::now();
     let running: Result<Vec<_>> = prepared?.into_iter().map(|one| one.start(site, start)).collect();
     let running = running?;
-    std::thread::sleep((start + time).saturating_duration_since(Instant::now()));
+    stop::pause_until(start + time)?;
     let rate = |one: &Running| mbit_s(one.arrivals.between(Duration::ZERO, time), time);
     let rates: Vec<f64> = running.iter().map(rate).collect();
     ensure!(rates.iter().any(|rate| *rate > 0.0), "nothing came through");
