@@ -9,12 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 
 use crate::{
     carrier::{self, Carrier, qpipe, quinn, yamux},
     compare, measure,
+    run::cores,
 };
 
 /// Measures qpipe, and other programs in the same way.
@@ -203,7 +203,7 @@ impl Args {
 
     async fn serve(&self, carrier: Kind, address: SocketAddr) -> Result<Option<Value>> {
         if self.apart {
-            keep_to_processor(<[_]>::last)?;
+            cores::keep_to(cores::first_and_last()?.1)?;
         }
         match carrier {
             Kind::Qpipe => qpipe::serve(&self.state, self.memory << 20, address).await?,
@@ -221,7 +221,7 @@ impl Args {
         };
         if self.apart {
             // Only now: the far end inherits it.
-            keep_to_processor(<[_]>::first)?;
+            cores::keep_to(cores::first_and_last()?.0)?;
         }
         match ends.carrier {
             Kind::Qpipe => {
@@ -262,16 +262,6 @@ impl Args {
             _ => bail!("only qpipe can do that"),
         }
     }
-}
-
-/// Keeps this process to one of the processors that it may use. Of two ends with a busy thread each the kernel may
-/// keep both on one of two processors while the other idles.
-fn keep_to_processor(choose: fn(&[usize]) -> Option<&usize>) -> Result<()> {
-    let set = sched_getaffinity(None)?;
-    let allowed: Vec<_> = (0..CpuSet::MAX_CPU).filter(|processor| set.is_set(*processor)).collect();
-    let mut one = CpuSet::new();
-    one.set(*choose(&allowed).context("no processor")?);
-    Ok(sched_setaffinity(None, &one)?)
 }
 
 /// The far end, which ends with this if it was started by it.

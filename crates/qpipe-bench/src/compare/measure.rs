@@ -1,16 +1,18 @@
 //! Measuring one program once.
 
 use std::{
+    cell::Cell,
     env,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use qpipe_netlab::Lab;
 use serde_json::Value;
 
-use crate::run::{Arrivals, Exit, Outlet, Process, Site, feed};
+use crate::run::{Arrivals, Exit, Outlet, Process, Site, cores, feed, stop};
 
 use super::{
     peer::Peer,
@@ -34,26 +36,74 @@ const LAST_BYTES_MAX: Duration = Duration::from_secs(20);
 /// How long a server that ends by itself may take for that.
 const SERVER_END_MAX: Duration = Duration::from_millis(500);
 
+/// Processors are far from each other that take so many times as long as when they were near.
+const FAR: u32 = 3;
+
+/// How often a run is taken that begins or ends with the processors far from each other.
+const ATTEMPTS_MAX: usize = 5;
+
+/// How long a run waits for them to be near, in steps.
+const NEAR_WAIT_MAX: Duration = Duration::from_secs(10);
+const NEAR_WAIT_STEP: Duration = Duration::from_millis(200);
+
 /// What measurements need.
 pub(super) struct Bench {
     /// Keys and certificates.
-    pub(super) state: PathBuf,
+    state: PathBuf,
     /// Where programs are looked for.
-    pub(super) path: Vec<PathBuf>,
+    path: Vec<PathBuf>,
+    /// The shortest round trip between processors that was seen.
+    nearest: Cell<Duration>,
 }
 
 impl Bench {
+    pub(super) fn new(state: PathBuf, path: Vec<PathBuf>) -> Bench {
+        Bench { state, path, nearest: Cell::new(Duration::MAX) }
+    }
+
     /// Measures a program, or says why it cannot be.
     pub(super) fn sample(&self, row: &Row, peer: Peer, run: usize) -> Sample {
         let measured = match peer.missing(&self.path) {
             Some(program) => Err(format!("absent: there is no `{program}` here")),
-            None => self.measure(row, peer).map_err(|error| format!("failed: {error:#}")),
+            None => self.measure_near(row, peer).map_err(|error| format!("failed: {error:#}")),
         };
         let (values, failure) = match measured {
             Ok(values) => (values, None),
             Err(failure) => (Values::new(), Some(failure)),
         };
         Sample { row: row.name.clone(), peer, run, values, failure }
+    }
+
+    /// Measures while the processors are near each other, where it is they that limit the rate.
+    fn measure_near(&self, row: &Row, peer: Peer) -> Result<Values> {
+        if matches!(row.link, Link::Emulated { .. }) {
+            return self.measure(row, peer);
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            self.wait_until_near()?;
+            let values = self.measure(row, peer)?;
+            if self.is_near()? {
+                return Ok(values);
+            }
+            eprintln!("{}, {}: not counted, the processors are far apart", row.name, peer.name());
+        }
+        bail!("the processors were far from each other after each of {ATTEMPTS_MAX} runs")
+    }
+
+    fn wait_until_near(&self) -> Result<()> {
+        let start = Instant::now();
+        while !self.is_near()? && start.elapsed() < NEAR_WAIT_MAX {
+            stop::check()?;
+            thread::sleep(NEAR_WAIT_STEP);
+        }
+        Ok(())
+    }
+
+    /// Whether the first and the last processor are near each other, as far as is known by now.
+    fn is_near(&self) -> Result<bool> {
+        let Some(round_trip) = cores::round_trip()? else { return Ok(true) };
+        self.nearest.set(self.nearest.get().min(round_trip));
+        Ok(round_trip < self.nearest.get() * FAR)
     }
 
     fn measure(&self, row: &Row, peer: Peer) -> Result<Values> {

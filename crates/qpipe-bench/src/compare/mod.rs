@@ -110,7 +110,7 @@ impl Options {
         carrier::make_certificate(&state)?;
         ssh::prepare(&state)?;
         let path = self.path()?;
-        let bench = measure::Bench { state, path };
+        let bench = measure::Bench::new(state, path);
         stop::at_signals()?;
         let mut log = fs::File::create(file)?;
         let (mut samples, start) = (Vec::new(), Instant::now());

@@ -1,5 +1,6 @@
 //! Programs, started on hosts of a lab or on this machine, with what goes in and comes out.
 
+pub(crate) mod cores;
 mod flow;
 mod process;
 pub(crate) mod stop;
