@@ -156,7 +156,8 @@ impl ReadEnd {
         facts.consumed = facts.consumed.max(consumed.min(self.received));
         self.cover(facts);
         self.tune(facts, now, rtt);
-        let kinds = self.raise_limit(facts);
+        let worth = self.window / if rtt < TURN_MIN { WORTH_PART_SHORT } else { WORTH_PART };
+        let kinds = self.raise_limit(facts, worth);
         self.let_go(facts);
         if kinds.has(Kinds::CONSUMED) {
             self.told_consumed = facts.consumed;
@@ -193,7 +194,7 @@ impl ReadEnd {
     /// there is something to tell.
     pub(crate) fn widen(&mut self, facts: &mut Facts, wanted: u64) -> Kinds {
         self.grow(wanted);
-        self.raise_limit(facts)
+        self.raise_limit(facts, self.window / WORTH_PART)
     }
 
     /// Whether Consumed is true beyond what was told.
@@ -348,8 +349,9 @@ impl ReadEnd {
         }
     }
 
-    /// States a higher Limit if it is worth telling.
-    fn raise_limit(&self, facts: &mut Facts) -> Kinds {
+    /// States a higher Limit if that is worth telling: by `worth` bytes or more, or to a writer that may
+    /// have to wait.
+    fn raise_limit(&self, facts: &mut Facts, worth: u64) -> Kinds {
         let mut kinds = Kinds::default();
         let Some(limit) = facts.effective_limit() else { return kinds };
         if facts.closed.is_some() || facts.end.is_some_and(|end| end.length <= limit) {
@@ -361,7 +363,7 @@ impl ReadEnd {
         let drained = self.is_drained(facts);
         // A writer may wait for room for an atomic write: then less than that must not be left.
         let low = (self.window / 2).max(PIPE_BUF);
-        if gain > 0 && (gain >= self.window / 4 || (drained && left < low)) {
+        if gain > 0 && (gain >= worth || (drained && left < low)) {
             let number = facts.limit.map_or(0, |limit| limit.number) + 1;
             facts.limit = Some(Limit { number, offset: next });
             kinds.add(Kinds::LIMIT);
@@ -375,6 +377,11 @@ impl ReadEnd {
 /// larger only because it was drained. More than twice: what was lost comes a round trip later, or two.
 const AMPLE_BYTES: u64 = 1024 * 1024;
 const AMPLE_PACES: u64 = 8;
+
+/// By what part of its window a Limit has to be higher to be worth a message, which wakes the writer at the
+/// other host. On a short path the writer has the other half to go on with until it is there.
+const WORTH_PART: u64 = 4;
+const WORTH_PART_SHORT: u64 = 2;
 
 /// From Limit to the bytes that it let through it takes a round trip, and at both hosts the time
 /// until the tasks in between had their turn: on a short path that is most of it. A window that did
@@ -430,6 +437,22 @@ mod tests {
             end.consume(&mut facts, consumed, now, rtt);
         }
         end.window
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs an instant to consume at")]
+    fn a_short_path_is_told_of_half_a_window_and_a_long_one_of_a_quarter() {
+        let (now, piece) = (Instant::now(), START_WINDOW_BYTES / 8);
+        for (rtt, pieces) in [(Duration::from_micros(100), 4), (Duration::from_millis(20), 2)] {
+            let (mut end, mut facts) = started(None);
+            // Enough for all that is consumed here, and for half a window to go on with.
+            end.received = START_WINDOW_BYTES / 2 + 1;
+            let told = (1..).find(|count| {
+                let kinds = end.consume(&mut facts, count * piece, now, rtt);
+                kinds.has(Kinds::LIMIT)
+            });
+            assert_eq!(told, Some(pieces), "{rtt:?}");
+        }
     }
 
     #[test]

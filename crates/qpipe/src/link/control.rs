@@ -10,6 +10,7 @@ use quinn::{SendStream, WriteError};
 
 use super::assembler::{Assembled, Assembler, ReadFailure};
 use super::state::{ControlWriter, State};
+use super::turns::Turns;
 use super::wire::Wire;
 use super::{Link, codes};
 use crate::clock;
@@ -96,8 +97,9 @@ pub(super) async fn read(
     mut stream: Assembler,
     mut decoder: ControlDecoder,
 ) {
+    let mut turns = Turns::default();
     loop {
-        if let Err(error) = hear(&link, &wire, &mut decoder).await {
+        if let Err(error) = hear(&link, &wire, &mut decoder, &mut turns).await {
             link.fail(&error.to_string());
             break;
         }
@@ -121,8 +123,10 @@ async fn hear(
     link: &Arc<Link>,
     wire: &Arc<Wire>,
     decoder: &mut ControlDecoder,
+    turns: &mut Turns,
 ) -> Result<(), HearError> {
     while let Some(message) = decoder.next()? {
+        turns.next().await;
         let relieved = async {
             while link.lock().is_congested_on(wire) {
                 // Answers wait until the peer reads: so do its questions.

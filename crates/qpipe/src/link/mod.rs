@@ -20,6 +20,7 @@ mod pulse;
 mod state;
 mod streams;
 pub(crate) mod transport;
+mod turns;
 mod wire;
 
 use std::net::SocketAddr;

@@ -28,6 +28,8 @@ pub(crate) struct WriterSide {
     pub(super) waiting: Wakers,
     /// The task that carries the bytes, where it waits for some.
     pub(super) carrier: Option<Waker>,
+    /// The same task, until nothing more is wanted on the stream that it carries them on.
+    pub(super) watch: Option<(Attempt, Waker)>,
     pub(super) has_carrier: bool,
     pub(super) is_released: bool,
 }
@@ -105,7 +107,8 @@ impl State {
         self.writers.get(&id).map_or(0, |side| side.hash.value())
     }
 
-    /// Whether nothing more of a pipe is to be sent; if not, `cx` is woken at its next change.
+    /// Whether nothing more of a pipe is to be sent on this stream; if not, `cx` is woken when that
+    /// is so.
     pub(crate) fn is_over_for_carrier(
         &mut self,
         id: PipeId,
@@ -116,7 +119,7 @@ impl State {
         if let Some(side) = self.writers.get_mut(&id)
             && !is_over
         {
-            side.waiting.register(cx);
+            side.watch = Some((attempt, cx.waker().clone()));
             return false;
         }
         true
@@ -124,7 +127,7 @@ impl State {
 
     /// Whether a write end's pipe ended otherwise than by the reader having everything. One that was
     /// let go of and is settled has no outcome any more: it is over as well.
-    fn is_unwritable(&self, id: PipeId) -> bool {
+    pub(super) fn is_unwritable(&self, id: PipeId) -> bool {
         let outcome = self.session.write_outcome(id);
         self.session.facts(id).is_none()
             || outcome.is_some_and(|o| !matches!(o, WriteOutcome::Complete { .. }))
@@ -177,7 +180,7 @@ impl State {
     pub(crate) fn release_writer(&mut self, id: PipeId) {
         self.session.release(id);
         if let Some(side) = self.writers.get_mut(&id) {
-            side.waiting.wake();
+            side.wake_all();
             side.is_released = true;
             self.forget_writer(id);
         }
@@ -192,7 +195,7 @@ impl State {
             && side.is_released
             && !side.has_carrier
         {
-            side.waiting.wake();
+            side.wake_all();
             self.writers.remove(&id);
         }
     }
@@ -202,5 +205,10 @@ impl WriterSide {
     /// Wakes the task behind `cx` at the pipe's next change.
     pub(crate) fn wait(&mut self, cx: &Context<'_>) {
         self.waiting.register(cx);
+    }
+
+    fn wake_all(&mut self) {
+        self.waiting.wake();
+        self.watch.take().into_iter().for_each(|(_, carrier)| carrier.wake());
     }
 }

@@ -195,9 +195,17 @@ impl State {
 
     fn changed(&mut self, id: PipeId, effects: &mut Effects) {
         let Effects { carriers, wakers, .. } = effects;
+        let is_unwritable = self.is_unwritable(id);
         if let Some(side) = self.writers.get_mut(&id) {
             wakers.append(&mut side.waiting.0);
-            wakers.extend(side.carrier.take());
+            // Most changes are new Limits, which are nothing to the task that carries the bytes.
+            let is_over = |attempt| is_unwritable || self.session.is_superseded(id, attempt);
+            if let Some((_, carrier)) = side.watch.take_if(|(attempt, _)| is_over(*attempt)) {
+                wakers.push(carrier);
+            }
+            if self.session.facts(id).is_some_and(|facts| facts.end.is_some()) {
+                wakers.extend(side.carrier.take());
+            }
             self.look_at_writer(id);
             if self.starts_carrier(id) {
                 carriers.push(id);

@@ -17,11 +17,13 @@ use quinn::{RecvStream, SendStream, WriteError};
 use super::assembler::{Assembled, Assembler, ReadFailure};
 use super::incoming::Content;
 use super::outgoing::Outgoing;
+use super::turns::Turns;
 use super::{Link, Wire, codes};
 use crate::clock;
 
 /// Accepts pipe streams until the connection is over.
 pub(super) async fn accept(link: Arc<Link>, wire: Arc<Wire>) {
+    let mut turns = Turns::default();
     while let Ok(stream) = wire.conn.accept_uni().await {
         wire.stream_came();
         let (link, wire) = (link.clone(), wire.clone());
@@ -29,6 +31,7 @@ pub(super) async fn accept(link: Arc<Link>, wire: Arc<Wire>) {
             let has_begun = Incoming::new(link, wire.clone(), stream).carry().await;
             wire.stream_read(has_begun);
         });
+        turns.next().await;
     }
     wire.stream_read(false);
 }
