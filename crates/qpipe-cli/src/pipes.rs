@@ -180,8 +180,19 @@ pub(crate) fn tell_waiting(
 
 /// What is said of an end that waits long for another; nothing where nobody looks.
 pub(crate) fn waiting_note(label: &Label) -> Option<String> {
-    let note = || format!("waiting for somebody at the other end of {label}");
-    io::stderr().is_terminal().then(note)
+    io::stderr().is_terminal().then(|| waiting_for(label))
+}
+
+/// A pipe of this host whose name has a slash may have been meant for a host that nobody knows.
+fn waiting_for(label: &Label) -> String {
+    let note = format!("waiting for somebody at the other end of {label}");
+    match label {
+        Label::Local(name) => match name.split_once('/') {
+            Some((first, _)) => format!("{note}, a pipe of this host: no host is called {first}"),
+            None => note,
+        },
+        _ => note,
+    }
 }
 
 /// What the other end is told when this one stops for its own reasons.
@@ -299,4 +310,20 @@ async fn offer(args: &PipeArgs, end: End, this: &ThisHost) -> anyhow::Result<Ope
         reader.iter().for_each(|reader| reader.set_capacity(capacity));
     }
     Ok(Opened { node, label: Label::Anonymous, writer, reader })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_learns_that_a_host_is_unknown() {
+        let note = |name: &str| waiting_for(&Label::Local(name.to_owned()));
+        assert!(
+            note("bb/x").ends_with("of the pipe bb/x, a pipe of this host: no host is called bb")
+        );
+        assert!(note("x").ends_with("of the pipe x"));
+        let remote = Label::Remote { host: "b".to_owned(), name: "inbox/x".to_owned() };
+        assert!(!waiting_for(&remote).contains("no host"));
+    }
 }
