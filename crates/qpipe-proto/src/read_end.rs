@@ -156,7 +156,8 @@ impl ReadEnd {
         facts.consumed = facts.consumed.max(consumed.min(self.received));
         self.cover(facts);
         self.tune(facts, now, rtt);
-        let worth = self.window / if rtt < TURN_MIN { WORTH_PART_SHORT } else { WORTH_PART };
+        let is_short = rtt < TURN_MIN && self.is_drained(facts);
+        let worth = self.window / if is_short { WORTH_PART_SHORT } else { WORTH_PART };
         let kinds = self.raise_limit(facts, worth);
         self.let_go(facts);
         if kinds.has(Kinds::CONSUMED) {
@@ -213,9 +214,13 @@ impl ReadEnd {
         longest
     }
 
-    /// Notes that Consumed was told.
-    pub(crate) fn told(&mut self, facts: &Facts) {
+    /// Consumed is told on its own; returns what goes with it: all the credit that there is, in the
+    /// same message.
+    pub(crate) fn tell(&mut self, facts: &mut Facts) -> Kinds {
         self.told_consumed = facts.consumed;
+        let mut kinds = self.raise_limit(facts, 0);
+        kinds.add(Kinds::CONSUMED);
+        kinds
     }
 
     /// Whether every byte is here and its checksum is still to be compared.
@@ -379,7 +384,8 @@ const AMPLE_BYTES: u64 = 1024 * 1024;
 const AMPLE_PACES: u64 = 8;
 
 /// By what part of its window a Limit has to be higher to be worth a message, which wakes the writer at the
-/// other host. On a short path the writer has the other half to go on with until it is there.
+/// other host. On a short path, where the reader takes what comes, the writer has the other half to go on
+/// with until it is there. One who waits is told sooner, and of the rest with Consumed.
 const WORTH_PART: u64 = 4;
 const WORTH_PART_SHORT: u64 = 2;
 
@@ -445,14 +451,27 @@ mod tests {
         let (now, piece) = (Instant::now(), START_WINDOW_BYTES / 8);
         for (rtt, pieces) in [(Duration::from_micros(100), 4), (Duration::from_millis(20), 2)] {
             let (mut end, mut facts) = started(None);
-            // Enough for all that is consumed here, and for half a window to go on with.
-            end.received = START_WINDOW_BYTES / 2 + 1;
             let told = (1..).find(|count| {
-                let kinds = end.consume(&mut facts, count * piece, now, rtt);
-                kinds.has(Kinds::LIMIT)
+                end.received = count * piece;
+                end.consume(&mut facts, count * piece, now, rtt).has(Kinds::LIMIT)
             });
             assert_eq!(told, Some(pieces), "{rtt:?}");
         }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs an instant to consume at")]
+    fn whoever_waits_is_told_of_a_quarter_and_of_less_with_consumed() {
+        let (mut end, mut facts) = started(Some(START_WINDOW_BYTES));
+        end.received = START_WINDOW_BYTES;
+        let mut consume =
+            |consumed| end.consume(&mut facts, consumed, Instant::now(), Duration::ZERO);
+        assert!(!consume(START_WINDOW_BYTES / 4 - 1).has(Kinds::LIMIT));
+        assert!(consume(START_WINDOW_BYTES / 4).has(Kinds::LIMIT));
+        assert!(!consume(START_WINDOW_BYTES / 4 + 1).has(Kinds::LIMIT));
+
+        assert!(end.tell(&mut facts).has(Kinds::LIMIT));
+        assert!(!end.tell(&mut facts).has(Kinds::LIMIT));
     }
 
     #[test]

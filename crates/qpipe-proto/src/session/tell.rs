@@ -125,8 +125,8 @@ impl Session {
         if let Some(Pipe { end: LocalEnd::Read(end), facts, .. }) = self.pipes.get_mut(&id)
             && end.owes_consumed(facts)
         {
-            end.told(facts);
-            self.mark(id, Kinds::CONSUMED);
+            let kinds = end.tell(facts);
+            self.mark(id, kinds);
         }
     }
 
