@@ -11,6 +11,9 @@ const COPY_BYTES_MAX: usize = 8 * 1024;
 /// The size in which small pieces are gathered, in bytes.
 const GATHER_BYTES: usize = 64 * 1024;
 
+/// What a tail begins with, in bytes: a short message often comes in two pieces.
+const TAIL_BYTES_MIN: usize = 2 * 1024;
+
 /// A tail of this size is not moved to grow it, in bytes.
 const MOVE_BYTES_MAX: usize = 4 * 1024;
 
@@ -46,6 +49,8 @@ impl ByteQueue {
         if spare < bytes.len() && self.tail.len() >= MOVE_BYTES_MAX {
             self.seal();
             self.tail = BytesMut::with_capacity(GATHER_BYTES.max(bytes.len()));
+        } else if self.tail.capacity() == 0 {
+            self.tail.reserve(TAIL_BYTES_MIN.max(bytes.len()));
         }
         self.tail.extend_from_slice(bytes);
         self.len += bytes.len();

@@ -1,4 +1,7 @@
 //! Ratios that were measured before: none may become worse by more than a fifth.
+//!
+//! How programs compare depends on what a packet costs beside what a byte costs, and so on the processor:
+//! each model has ratios of its own.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -7,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::{
     row::{Bound, Row},
     sample::Sample,
-    table::value,
+    table::{processor, value},
 };
 
 /// How much worse a ratio may be, as a share of it.
@@ -17,6 +20,14 @@ const TOLERANCE: f64 = 0.2;
 const ABSOLUTE: [&str; 2] = ["share", "rtt_ratio"];
 
 type Ratios = BTreeMap<String, f64>;
+
+/// By the processor's model.
+type Baseline = BTreeMap<String, Ratios>;
+
+fn read(file: &Path) -> Result<Baseline> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| file.display().to_string())
+}
 
 fn ratios(rows: &[Row], samples: &[Sample]) -> Vec<(String, f64, Bound)> {
     let mut all = Vec::new();
@@ -31,21 +42,30 @@ fn ratios(rows: &[Row], samples: &[Sample]) -> Vec<(String, f64, Bound)> {
     all
 }
 
-/// Writes them down.
+/// Writes them down for this processor.
 pub(super) fn write(file: &Path, rows: &[Row], samples: &[Sample]) -> Result<()> {
+    let mut baseline = if file.exists() { read(file)? } else { Baseline::new() };
     let round = |value: f64| (value * 1000.0).round() / 1000.0;
     let ratios = ratios(rows, samples).into_iter().map(|(name, value, _)| (name, round(value)));
-    let text = serde_json::to_string_pretty(&ratios.collect::<Ratios>())?;
+    baseline.insert(processor(), ratios.collect());
+    let text = serde_json::to_string_pretty(&baseline)?;
     fs::write(file, text + "\n").with_context(|| file.display().to_string())
 }
 
-/// Fails if one is worse than it was, or is not there any more.
+/// Fails if one is worse than it was, or is not there any more. Where this processor was never measured,
+/// there is nothing to compare with, which is said.
 pub(super) fn check(file: &Path, rows: &[Row], samples: &[Sample]) -> Result<()> {
-    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let before: Ratios = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+    let baseline = read(file)?;
+    let processor = processor();
+    let Some(before) = baseline.get(&processor) else {
+        let known: Vec<_> = baseline.keys().map(String::as_str).collect();
+        let (file, known) = (file.display(), known.join(", "));
+        eprintln!("skipped: {file} says nothing of {processor}, only of: {known}");
+        return Ok(());
+    };
     let now = ratios(rows, samples);
     let mut worse = Vec::new();
-    for (name, before) in &before {
+    for (name, before) in before {
         match now.iter().find(|(other, ..)| other == name) {
             None => worse.push(format!("{name}: not measured, was {before:.3}")),
             Some((_, now, bound)) if is_worse(*before, *now, *bound) => {

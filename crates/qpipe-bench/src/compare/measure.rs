@@ -1,7 +1,7 @@
 //! Measuring one program once.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
     env,
     path::{Path, PathBuf},
     thread,
@@ -36,15 +36,19 @@ const LAST_BYTES_MAX: Duration = Duration::from_secs(20);
 /// How long a server that ends by itself may take for that.
 const SERVER_END_MAX: Duration = Duration::from_millis(500);
 
-/// Processors are far from each other that take so many times as long as when they were near.
-const FAR: u32 = 3;
+/// Where processors are is unusual if a round trip between them takes so many times what it usually does,
+/// or that part of it.
+const UNUSUAL: u32 = 3;
 
-/// How often a run is taken that begins or ends with the processors far from each other.
+/// How often that is looked at first, and how long it is waited in between, to learn what is usual.
+const LOOKS: usize = 11;
+const LOOK_STEP: Duration = Duration::from_millis(200);
+
+/// How often a run is taken that begins or ends with the processors at unusual places.
 const ATTEMPTS_MAX: usize = 5;
 
-/// How long a run waits for them to be near, in steps.
-const NEAR_WAIT_MAX: Duration = Duration::from_secs(10);
-const NEAR_WAIT_STEP: Duration = Duration::from_millis(200);
+/// How long a run waits for them to be where they usually are.
+const USUAL_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What measurements need.
 pub(super) struct Bench {
@@ -52,20 +56,20 @@ pub(super) struct Bench {
     state: PathBuf,
     /// Where programs are looked for.
     path: Vec<PathBuf>,
-    /// The shortest round trip between processors that was seen.
-    nearest: Cell<Duration>,
+    /// Round trips between processors, as they were seen before and after each run.
+    looks: RefCell<Vec<Duration>>,
 }
 
 impl Bench {
     pub(super) fn new(state: PathBuf, path: Vec<PathBuf>) -> Bench {
-        Bench { state, path, nearest: Cell::new(Duration::MAX) }
+        Bench { state, path, looks: RefCell::default() }
     }
 
     /// Measures a program, or says why it cannot be.
     pub(super) fn sample(&self, row: &Row, peer: Peer, run: usize) -> Sample {
         let measured = match peer.missing(&self.path) {
             Some(program) => Err(format!("absent: there is no `{program}` here")),
-            None => self.measure_near(row, peer).map_err(|error| format!("failed: {error:#}")),
+            None => self.measure_usual(row, peer).map_err(|error| format!("failed: {error:#}")),
         };
         let (values, failure) = match measured {
             Ok(values) => (values, None),
@@ -74,36 +78,42 @@ impl Bench {
         Sample { row: row.name.clone(), peer, run, values, failure }
     }
 
-    /// Measures while the processors are near each other, where it is they that limit the rate.
-    fn measure_near(&self, row: &Row, peer: Peer) -> Result<Values> {
+    /// Measures while the processors are where they usually are, where it is they that limit the rate.
+    fn measure_usual(&self, row: &Row, peer: Peer) -> Result<Values> {
         if matches!(row.link, Link::Emulated { .. }) {
             return self.measure(row, peer);
         }
         for _ in 0..ATTEMPTS_MAX {
-            self.wait_until_near()?;
+            let start = Instant::now();
+            while !self.is_usual(false)? && start.elapsed() < USUAL_WAIT_MAX {
+                stop::check()?;
+                thread::sleep(LOOK_STEP);
+            }
             let values = self.measure(row, peer)?;
-            if self.is_near()? {
+            if self.is_usual(true)? {
                 return Ok(values);
             }
-            eprintln!("{}, {}: not counted, the processors are far apart", row.name, peer.name());
+            eprintln!("{}, {}: not counted, the processors were moved", row.name, peer.name());
         }
-        bail!("the processors were far from each other after each of {ATTEMPTS_MAX} runs")
+        bail!("the processors were at unusual places after each of {ATTEMPTS_MAX} runs")
     }
 
-    fn wait_until_near(&self) -> Result<()> {
-        let start = Instant::now();
-        while !self.is_near()? && start.elapsed() < NEAR_WAIT_MAX {
-            stop::check()?;
-            thread::sleep(NEAR_WAIT_STEP);
+    /// Whether the first and the last processor are as far from each other as they usually are, as far as
+    /// is known by now. What is seen while a run waits is not usual.
+    fn is_usual(&self, learns: bool) -> Result<bool> {
+        let mut looks = self.looks.borrow_mut();
+        let first = LOOKS.saturating_sub(looks.len());
+        for _ in 0..first {
+            looks.extend(cores::round_trip()?);
+            thread::sleep(LOOK_STEP);
         }
-        Ok(())
-    }
-
-    /// Whether the first and the last processor are near each other, as far as is known by now.
-    fn is_near(&self) -> Result<bool> {
-        let Some(round_trip) = cores::round_trip()? else { return Ok(true) };
-        self.nearest.set(self.nearest.get().min(round_trip));
-        Ok(round_trip < self.nearest.get() * FAR)
+        let Some(look) = cores::round_trip()? else { return Ok(true) };
+        if learns {
+            looks.push(look);
+        }
+        looks.sort_unstable();
+        let usual = looks[looks.len() / 2];
+        Ok(look < usual * UNUSUAL && look * UNUSUAL > usual)
     }
 
     fn measure(&self, row: &Row, peer: Peer) -> Result<Values> {

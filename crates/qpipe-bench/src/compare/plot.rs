@@ -30,8 +30,8 @@ pub(super) fn plots(samples: &[Sample]) -> Vec<(&'static str, String)> {
     let loss = LOSSES.map(|percent| (format!("loss-{percent}%"), format!("{percent} %")));
     let echo = LATENCIES.map(|(row, label)| (row.to_owned(), label.to_owned()));
     let plots = [
-        ("performance-loss.svg", "Share of a 100 Mbit/s link, by loss", lines(&loss, samples)),
-        ("performance-latency.svg", "64 bytes and back beside bulk: p99, ms", bars(&echo, samples)),
+        ("loss.svg", "Share of a 100 Mbit/s link, by loss", lines(&loss, samples)),
+        ("latency.svg", "64 bytes and back beside bulk: p99, ms", bars(&echo, samples)),
     ];
     let drawn = plots.into_iter().filter_map(|(name, title, body)| Some((name, title, body?)));
     drawn.map(|(name, title, body)| (name, frame(title, &body))).collect()

@@ -60,9 +60,7 @@ pub(super) fn text(rows: &[Row], samples: &[Sample]) -> String {
 /// What it was measured on.
 fn machine() -> String {
     let read = |file| fs::read_to_string(file).unwrap_or_default().trim().to_owned();
-    let info = read("/proc/cpuinfo");
-    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
-    let model = model.map_or("unknown processor", |line| line.trim_start_matches([' ', '\t', ':']));
+    let model = processor();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = read("/proc/sys/kernel/osrelease");
     let tcp = read("/proc/sys/net/ipv4/tcp_congestion_control");
@@ -71,6 +69,13 @@ fn machine() -> String {
         "{cores} cores ({model}), Linux {kernel}; TCP is {tcp} unless said otherwise; socket \
          buffers of at most {buffers} bytes."
     )
+}
+
+/// The processor's model.
+pub(super) fn processor() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
+    model.map_or("unknown processor", |line| line.trim_start_matches([' ', '\t', ':'])).to_owned()
 }
 
 /// What is asked for, and what came of it.
@@ -191,8 +196,10 @@ pub(super) fn put_into(page: &Path, text: &str, plots: &[(&str, String)]) -> Res
     let (before, rest) = old.split_once(BEGIN).context("the page has no mark to write at")?;
     let (_, after) = rest.split_once(END).context("the page has no mark to write to")?;
     let mut images = String::new();
+    let stem = page.file_stem().unwrap_or_default().to_string_lossy();
     for (name, svg) in plots {
-        fs::write(page.with_file_name(name), svg)?;
+        let name = format!("{stem}-{name}");
+        fs::write(page.with_file_name(&name), svg)?;
         images += &format!("![{}]({name})\n\n", name.trim_end_matches(".svg"));
     }
     fs::write(page, format!("{before}{BEGIN}\n\n{images}{text}\n{END}{after}"))?;

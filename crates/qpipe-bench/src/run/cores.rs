@@ -2,7 +2,8 @@
 //!
 //! A virtual machine's processors are moved between those of its host. While two of them share no
 //! cache, whatever passes from one to the other takes several times as long, and programs at both
-//! ends of a connection carry half of what they do otherwise.
+//! ends of a connection carry half of what they do otherwise. While they are two threads of one core, it
+//! takes a part of the time, but each computes half as fast.
 
 use std::{
     hint, io,
@@ -30,7 +31,9 @@ pub(crate) fn first_and_last() -> Result<(usize, usize)> {
     Ok((first, allowed.next_back().unwrap_or(first)))
 }
 
-/// Keeps this thread, and what it starts from now on, to a processor.
+/// Keeps this thread, and what it starts from now on, to a processor. Two ends that are both busy, and nothing
+/// else, are otherwise often left on one of two processors: the kernel looks for an idle one only while few
+/// are busy.
 pub(crate) fn keep_to(processor: usize) -> io::Result<()> {
     let mut one = CpuSet::new();
     one.set(processor);

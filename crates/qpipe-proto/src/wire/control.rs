@@ -124,6 +124,9 @@ impl ControlDecoder {
     }
 }
 
+/// The length of a message takes so many bytes at most (RFC 9000, section 16).
+const LENGTH_BYTES_MAX: usize = 4;
+
 /// A message as it goes on the stream, with its length before it.
 pub fn encode_control(message: &ControlMessage) -> Bytes {
     let body = match message {
@@ -142,9 +145,17 @@ pub fn encode_control(message: &ControlMessage) -> Bytes {
 
 /// The protobuf message with its length before it.
 pub(super) fn with_length(message: &impl Message) -> Bytes {
-    let mut out = Vec::with_capacity(message.encoded_len() + 4);
-    varint::encode(message.encoded_len() as u64, &mut out);
-    out.extend(message.encode_to_vec());
+    behind(&[], message)
+}
+
+/// The same behind other bytes.
+pub(super) fn behind(before: &[u8], message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut out = Vec::with_capacity(before.len() + LENGTH_BYTES_MAX + length);
+    out.extend_from_slice(before);
+    varint::encode(length as u64, &mut out);
+    // It fails only where there is no room, and a vector has some.
+    let _ = message.encode(&mut out);
     out.into()
 }
 

@@ -13,7 +13,9 @@ use std::ops::RangeInclusive;
 use bytes::{Buf, Bytes};
 use prost::Message;
 
-use super::control::{end_from_pb, end_to_pb, id_from_pb, open_from_pb, open_to_pb, with_length};
+use super::control::{
+    behind, end_from_pb, end_to_pb, id_from_pb, open_from_pb, open_to_pb, with_length,
+};
 use super::{MalformedMessage, pb, varint};
 use crate::fact::{End, Open};
 use crate::id::PipeId;
@@ -184,8 +186,7 @@ pub fn encode_chunk_header(length: u64) -> Bytes {
 
 /// A trailer as it goes on the stream.
 pub fn encode_trailer(end: &End) -> Bytes {
-    let body = with_length(&end_to_pb(end));
-    [&[TRAILER], &body[..]].concat().into()
+    behind(&[TRAILER], &end_to_pb(end))
 }
 
 fn parse_header(bytes: &[u8]) -> Result<StreamHeader, MalformedMessage> {

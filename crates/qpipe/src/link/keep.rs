@@ -101,8 +101,7 @@ fn round(link: &Arc<Link>, look: &mut Look, now: Instant) -> Option<Round> {
         return None;
     }
     let next_look = look.at(&mut state, now);
-    let has_pipes = state.session.unsettled() > 0 || state.waiting_opens > 0;
-    let is_wanted = has_pipes || link.is_awaited && !state.session.is_closing();
+    let is_wanted = state.is_in_use() || link.is_awaited && !state.session.is_closing();
     let actions: Vec<_> = std::iter::from_fn(|| state.contact.poll(is_wanted, now)).collect();
     if !state.session.is_connected() {
         state.session.handle_timeout(now);

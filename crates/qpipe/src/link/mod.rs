@@ -153,14 +153,26 @@ impl Link {
         options: OpenOptions,
         openers: &[Opener],
     ) -> Result<Vec<PipeId>, session::OpenError> {
-        let _waiting = WaitingOpen::new(self);
+        let mut waiting = None;
         loop {
             let allowed = self.opens.notified();
             tokio::pin!(allowed);
             allowed.as_mut().enable();
-            match self.with(|state| state.open(target, options, openers, clock::now())) {
-                Err(ProtoOpenError::NotYet) => allowed.await,
-                result => return result,
+            let (opened, is_news) = self.with(|state| {
+                let is_news = !state.is_in_use() || state.wire.is_none();
+                (state.open(target, options, openers, clock::now()), is_news)
+            });
+            match opened {
+                Err(ProtoOpenError::NotYet) => {
+                    waiting.get_or_insert_with(|| WaitingOpen::new(self));
+                    allowed.await;
+                }
+                opened => {
+                    if is_news {
+                        self.keep.notify_one();
+                    }
+                    return opened;
+                }
             }
         }
     }

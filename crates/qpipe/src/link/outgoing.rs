@@ -8,7 +8,7 @@ use bytes::Bytes;
 use qpipe_proto::fact::{Attempt, End, Priority};
 use qpipe_proto::limits::{CHUNK_BYTES_MAX, KEPT_BYTES_MAX};
 use qpipe_proto::session::StreamStart;
-use qpipe_proto::{PipeId, WriteOutcome};
+use qpipe_proto::{PipeId, Session, WriteOutcome};
 
 use super::state::{State, Wakers};
 use super::wire::Wire;
@@ -115,22 +115,21 @@ impl State {
         attempt: Attempt,
         cx: &Context<'_>,
     ) -> bool {
-        let is_over = self.is_unwritable(id) || self.session.is_superseded(id, attempt);
+        let is_over = is_unwritable(&self.session, id) || self.session.is_superseded(id, attempt);
         if let Some(side) = self.writers.get_mut(&id)
             && !is_over
         {
-            side.watch = Some((attempt, cx.waker().clone()));
+            match &mut side.watch {
+                // Mostly it is the same one, which is not counted again.
+                Some((watched, carrier)) => {
+                    *watched = attempt;
+                    carrier.clone_from(cx.waker());
+                }
+                watch => *watch = Some((attempt, cx.waker().clone())),
+            }
             return false;
         }
         true
-    }
-
-    /// Whether a write end's pipe ended otherwise than by the reader having everything. One that was
-    /// let go of and is settled has no outcome any more: it is over as well.
-    pub(super) fn is_unwritable(&self, id: PipeId) -> bool {
-        let outcome = self.session.write_outcome(id);
-        self.session.facts(id).is_none()
-            || outcome.is_some_and(|o| !matches!(o, WriteOutcome::Complete { .. }))
     }
 
     /// What to send next; `None` when there is nothing yet, and `cx` is woken when there is.
@@ -140,7 +139,7 @@ impl State {
         attempt: Attempt,
         cx: &Context<'_>,
     ) -> Option<Outgoing> {
-        let is_over = self.is_unwritable(id) || self.session.is_superseded(id, attempt);
+        let is_over = is_unwritable(&self.session, id) || self.session.is_superseded(id, attempt);
         let Some(side) = self.writers.get_mut(&id).filter(|_| !is_over) else {
             return Some(Outgoing::Over);
         };
@@ -211,4 +210,12 @@ impl WriterSide {
         self.waiting.wake();
         self.watch.take().into_iter().for_each(|(_, carrier)| carrier.wake());
     }
+}
+
+/// Whether a write end's pipe ended otherwise than by the reader having everything. One that was let go
+/// of and is settled has no outcome any more: it is over as well.
+pub(super) fn is_unwritable(session: &Session, id: PipeId) -> bool {
+    let outcome = session.write_outcome(id);
+    session.facts(id).is_none()
+        || outcome.is_some_and(|o| !matches!(o, WriteOutcome::Complete { .. }))
 }

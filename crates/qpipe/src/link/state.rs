@@ -12,7 +12,7 @@ use qpipe_proto::session::{Event, OpenError, OpenOptions};
 use qpipe_proto::{PipeId, PipeMap, Session};
 
 use super::incoming::ReaderSide;
-use super::outgoing::WriterSide;
+use super::outgoing::{WriterSide, is_unwritable};
 use super::wire::Wire;
 use crate::node::Place;
 use crate::session::SessionEnd;
@@ -126,6 +126,11 @@ impl State {
         self.ended.clone().filter(|_| self.is_finished)
     }
 
+    /// Whether there are pipes, or some are to be opened: then it is not idle.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.session.unsettled() > 0 || self.waiting_opens > 0
+    }
+
     /// Opens a group of pipes, with the local sides of its ends.
     pub(crate) fn open(
         &mut self,
@@ -195,11 +200,12 @@ impl State {
 
     fn changed(&mut self, id: PipeId, effects: &mut Effects) {
         let Effects { carriers, wakers, .. } = effects;
-        let is_unwritable = self.is_unwritable(id);
         if let Some(side) = self.writers.get_mut(&id) {
             wakers.append(&mut side.waiting.0);
             // Most changes are new Limits, which are nothing to the task that carries the bytes.
-            let is_over = |attempt| is_unwritable || self.session.is_superseded(id, attempt);
+            let session = &self.session;
+            let is_over =
+                |attempt| is_unwritable(session, id) || session.is_superseded(id, attempt);
             if let Some((_, carrier)) = side.watch.take_if(|(attempt, _)| is_over(*attempt)) {
                 wakers.push(carrier);
             }

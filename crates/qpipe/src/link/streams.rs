@@ -105,8 +105,9 @@ async fn send(
     stream: &mut SendStream,
 ) -> Result<(), WriteError> {
     let StreamStart { attempt, offset, open } = start;
-    let mut pieces =
-        vec![encode_header(&StreamHeader { id, attempt: attempt.number, offset, open })];
+    // A pipe of one chunk is mostly four pieces.
+    let mut pieces = Vec::with_capacity(4);
+    pieces.push(encode_header(&StreamHeader { id, attempt: attempt.number, offset, open }));
     let mut ranked = None;
     loop {
         match next_outgoing(link, id, attempt).await {
