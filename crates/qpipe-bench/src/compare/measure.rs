@@ -101,13 +101,12 @@ impl Bench {
     /// Whether the first and the last processor are as far from each other as they usually are, as far as
     /// is known by now. What is seen while a run waits is not usual.
     fn is_usual(&self, learns: bool) -> Result<bool> {
+        let Some(look) = cores::round_trip()? else { return Ok(true) };
         let mut looks = self.looks.borrow_mut();
-        let first = LOOKS.saturating_sub(looks.len());
-        for _ in 0..first {
+        for _ in looks.len()..LOOKS {
             looks.extend(cores::round_trip()?);
             thread::sleep(LOOK_STEP);
         }
-        let Some(look) = cores::round_trip()? else { return Ok(true) };
         if learns {
             looks.push(look);
         }
