@@ -19,7 +19,7 @@ use super::{
     plan::{A, End, Plan, Started},
     row::{Link, Row, What, Window},
     rows,
-    sample::{Sample, Values},
+    sample::{Sample, Values, median_of},
 };
 
 mod inside;
@@ -38,7 +38,7 @@ const SERVER_END_MAX: Duration = Duration::from_millis(500);
 
 /// Where processors are is unusual if a round trip between them takes so many times what it usually does,
 /// or that part of it.
-const UNUSUAL: u32 = 3;
+const UNUSUAL: f64 = 3.0;
 
 /// How often that is looked at first, and how long it is waited in between, to learn what is usual.
 const LOOKS: usize = 11;
@@ -56,8 +56,8 @@ pub(super) struct Bench {
     state: PathBuf,
     /// Where programs are looked for.
     path: Vec<PathBuf>,
-    /// Round trips between processors, as they were seen before and after each run.
-    looks: RefCell<Vec<Duration>>,
+    /// Round trips between processors, in seconds: some first ones, and what was seen after each run.
+    looks: RefCell<Vec<f64>>,
 }
 
 impl Bench {
@@ -101,18 +101,18 @@ impl Bench {
     /// Whether the first and the last processor are as far from each other as they usually are, as far as
     /// is known by now. What is seen while a run waits is not usual.
     fn is_usual(&self, learns: bool) -> Result<bool> {
-        let Some(look) = cores::round_trip()? else { return Ok(true) };
+        let look = || Ok::<_, anyhow::Error>(cores::round_trip()?.map(|time| time.as_secs_f64()));
         let mut looks = self.looks.borrow_mut();
+        let Some(now) = look()? else { return Ok(true) };
         for _ in looks.len()..LOOKS {
-            looks.extend(cores::round_trip()?);
+            looks.extend(look()?);
             thread::sleep(LOOK_STEP);
         }
         if learns {
-            looks.push(look);
+            looks.push(now);
         }
-        looks.sort_unstable();
-        let usual = looks[looks.len() / 2];
-        Ok(look < usual * UNUSUAL && look * UNUSUAL > usual)
+        let Some(usual) = median_of(looks.clone()) else { return Ok(true) };
+        Ok(now < usual * UNUSUAL && now * UNUSUAL > usual)
     }
 
     fn measure(&self, row: &Row, peer: Peer) -> Result<Values> {

@@ -115,7 +115,7 @@ impl State {
         attempt: Attempt,
         cx: &Context<'_>,
     ) -> bool {
-        let is_over = is_unwritable(&self.session, id) || self.session.is_superseded(id, attempt);
+        let is_over = is_stream_over(&self.session, id, attempt);
         if let Some(side) = self.writers.get_mut(&id)
             && !is_over
         {
@@ -139,7 +139,7 @@ impl State {
         attempt: Attempt,
         cx: &Context<'_>,
     ) -> Option<Outgoing> {
-        let is_over = is_unwritable(&self.session, id) || self.session.is_superseded(id, attempt);
+        let is_over = is_stream_over(&self.session, id, attempt);
         let Some(side) = self.writers.get_mut(&id).filter(|_| !is_over) else {
             return Some(Outgoing::Over);
         };
@@ -212,10 +212,12 @@ impl WriterSide {
     }
 }
 
-/// Whether a write end's pipe ended otherwise than by the reader having everything. One that was let go
-/// of and is settled has no outcome any more: it is over as well.
-pub(super) fn is_unwritable(session: &Session, id: PipeId) -> bool {
+/// Whether nothing more of a pipe is to be sent on this stream: another one carries it now, or the pipe
+/// ended otherwise than by the reader having everything. One that was let go of and is settled has no
+/// outcome any more: it is over as well.
+pub(super) fn is_stream_over(session: &Session, id: PipeId, attempt: Attempt) -> bool {
     let outcome = session.write_outcome(id);
     session.facts(id).is_none()
         || outcome.is_some_and(|o| !matches!(o, WriteOutcome::Complete { .. }))
+        || session.is_superseded(id, attempt)
 }

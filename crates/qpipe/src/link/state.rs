@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use qpipe_proto::cause::Cause;
 use qpipe_proto::contact::Contact;
-use qpipe_proto::fact::{Open, OpenTarget, Opener};
+use qpipe_proto::fact::{Attempt, Open, OpenTarget, Opener};
 use qpipe_proto::session::{Event, OpenError, OpenOptions};
 use qpipe_proto::{PipeId, PipeMap, Session};
 
 use super::incoming::ReaderSide;
-use super::outgoing::{WriterSide, is_unwritable};
+use super::outgoing::{WriterSide, is_stream_over};
 use super::wire::Wire;
 use crate::node::Place;
 use crate::session::SessionEnd;
@@ -204,9 +204,8 @@ impl State {
             wakers.append(&mut side.waiting.0);
             // Most changes are new Limits, which are nothing to the task that carries the bytes.
             let session = &self.session;
-            let is_over =
-                |attempt| is_unwritable(session, id) || session.is_superseded(id, attempt);
-            if let Some((_, carrier)) = side.watch.take_if(|(attempt, _)| is_over(*attempt)) {
+            let is_over = |watched: &mut (Attempt, Waker)| is_stream_over(session, id, watched.0);
+            if let Some((_, carrier)) = side.watch.take_if(is_over) {
                 wakers.push(carrier);
             }
             if self.session.facts(id).is_some_and(|facts| facts.end.is_some()) {
