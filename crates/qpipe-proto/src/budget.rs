@@ -1,8 +1,10 @@
 //! A node's memory budget: what windows and buffered writes of all its pipes may take together.
 //!
-//! Half is for floors of [`FLOOR_BYTES`], so that no accepted pipe is ever without; the other half
-//! is a pool for growth, of which no pipe gets more than half of what is free, and no peer more
-//! than half while there are several. What is taken is given back when its [`Share`] is dropped.
+//! Up to half is for floors of [`FLOOR_BYTES`], so that no accepted pipe is ever without. The rest is
+//! a pool for growth, of which no pipe gets more than half of what is free, and no peer more than half
+//! while there are several. While there are few floors the pool is larger than half: it leaves as much
+//! again as they take, and an eighth of the budget at least, to those that may follow. What is taken is
+//! given back when its [`Share`] is dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,9 +19,10 @@ pub struct Budget {
 
 #[derive(Debug)]
 struct State {
-    /// Bytes for floors, and as many for growth.
-    half: u64,
+    total: u64,
+    /// Bytes taken by floors.
     floors: u64,
+    /// Bytes taken by growth.
     pool: u64,
     peers: u64,
 }
@@ -48,8 +51,8 @@ pub struct Share {
 impl Budget {
     /// A budget of `bytes` in all.
     pub fn new(bytes: u64) -> Budget {
-        let half = bytes / 2;
-        Budget { state: Arc::new(Mutex::new(State { half, floors: 0, pool: 0, peers: 0 })) }
+        let state = State { total: bytes, floors: 0, pool: 0, peers: 0 };
+        Budget { state: Arc::new(Mutex::new(state)) }
     }
 
     /// An account for one more peer.
@@ -70,11 +73,28 @@ impl Budget {
     }
 }
 
+impl State {
+    /// How large the pool is now. It may hold more than that for a while: it becomes smaller as floors
+    /// become more.
+    fn growth_max(&self) -> u64 {
+        self.total - (2 * self.floors).clamp(self.total / 8, self.total / 2)
+    }
+
+    fn growth_free(&self) -> u64 {
+        self.growth_max().saturating_sub(self.pool)
+    }
+
+    fn has_floor(&self) -> bool {
+        let floors = self.floors + FLOOR_BYTES;
+        floors <= self.total / 2 && floors + self.pool <= self.total
+    }
+}
+
 impl Account {
     /// A share with a floor, or `None` if no floor is left.
     pub fn floor(&self) -> Option<Share> {
         let mut state = self.budget.lock();
-        if state.floors + FLOOR_BYTES > state.half {
+        if !state.has_floor() {
             return None;
         }
         state.floors += FLOOR_BYTES;
@@ -114,7 +134,7 @@ impl Share {
     pub fn start(&mut self) -> u64 {
         let half_free = {
             let state = self.account.budget.lock();
-            state.pool < state.half / 2
+            state.pool < state.growth_max() / 2
         };
         if half_free { self.grow(START_WINDOW_BYTES) } else { self.bytes() }
     }
@@ -122,7 +142,7 @@ impl Share {
     /// Whether little of the pool is left, so that those who have much should do with less.
     pub(crate) fn is_scarce(&self) -> bool {
         let state = self.account.budget.lock();
-        state.half - state.pool < state.half / 8
+        state.growth_free() < state.growth_max() / 8
     }
 
     /// Gives back what exceeds `wanted` bytes, down to the floor.
@@ -136,9 +156,10 @@ impl Share {
     fn take(&mut self, more: u64, part: impl Fn(u64) -> u64) -> u64 {
         let mut state = self.account.budget.lock();
         let mut taken = self.account.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = state.half - state.pool;
-        let peer_cap = if state.peers > 1 { state.half / 2 } else { state.half };
-        let granted = more.min(part(free)).min(peer_cap.saturating_sub(*taken));
+        let mut granted = more.min(part(state.growth_free()));
+        if state.peers > 1 {
+            granted = granted.min((state.growth_max() / 2).saturating_sub(*taken));
+        }
         state.pool += granted;
         *taken += granted;
         self.growth += granted;
@@ -241,22 +262,62 @@ mod tests {
         let account = Budget::new(4 * MIB).account();
         let mut a = account.floor().unwrap();
         let mut b = account.floor().unwrap();
-        assert_eq!(a.grow(64 * MIB), MIB + FLOOR_BYTES);
-        assert_eq!(b.grow(64 * MIB), MIB / 2 + FLOOR_BYTES);
+        let pool = 4 * MIB - MIB / 2;
+        assert_eq!(a.grow(64 * MIB), pool / 2 + FLOOR_BYTES);
+        assert_eq!(b.grow(64 * MIB), pool / 4 + FLOOR_BYTES);
         a.shrink(0);
         assert_eq!(a.bytes(), FLOOR_BYTES);
-        assert_eq!(b.grow(64 * MIB), MIB / 2 + FLOOR_BYTES + 3 * MIB / 4);
+        assert_eq!(b.grow(64 * MIB), pool / 4 + 3 * pool / 8 + FLOOR_BYTES);
     }
 
     #[test]
     fn one_of_several_peers_cannot_take_all() {
         let budget = Budget::new(4 * MIB);
         let (one, _other) = (budget.account(), budget.account());
-        let mut shares: Vec<_> = (0..64).map(|_| one.floor().unwrap()).collect();
+        let mut shares: Vec<_> = (0..32).map(|_| one.floor().unwrap()).collect();
         for share in &mut shares {
             share.grow(MIB);
         }
-        assert_eq!(budget.committed().1, MIB);
+        assert_eq!(budget.committed().1, (4 * MIB - MIB / 2) / 2, "half of what floors leave");
+    }
+
+    #[test]
+    fn growth_leaves_room_for_as_many_floors_again() {
+        let budget = Budget::new(4 * MIB);
+        let account = budget.account();
+        let mut shares = Vec::new();
+        for (floors, left) in [
+            (1, MIB / 2),
+            (50, MIB / 2),
+            (100, 200 * FLOOR_BYTES),
+            (200, 400 * FLOOR_BYTES),
+            (300, 2 * MIB),
+        ] {
+            shares.resize_with(floors, || account.floor().unwrap());
+            // Half of what is free each time: in the end all but a byte.
+            (0..64).for_each(|_| drop(shares[0].grow(64 * MIB)));
+            assert_eq!(4 * MIB - budget.committed().1, left + 1);
+            shares[0].shrink(0);
+        }
+    }
+
+    #[test]
+    fn floors_and_growth_are_never_more_than_the_budget() {
+        let budget = Budget::new(4 * MIB);
+        let account = budget.account();
+        let mut grown = account.floor().unwrap();
+        (0..64).for_each(|_| drop(grown.grow(64 * MIB)));
+
+        let floors: Vec<_> = std::iter::from_fn(|| account.floor()).collect();
+
+        let (floor_bytes, pool) = budget.committed();
+        assert!(floor_bytes + pool <= 4 * MIB);
+        assert_eq!(floors.len() as u64 + 1, MIB / 2 / FLOOR_BYTES);
+        assert!(grown.is_scarce(), "who has much is to give back");
+        let had = grown.bytes();
+        assert_eq!(grown.grow(64 * MIB), had);
+        grown.shrink(0);
+        assert!(account.floor().is_some());
     }
 
     #[test]
@@ -264,7 +325,8 @@ mod tests {
         let account = Budget::new(4 * MIB).account();
         let mut shares: Vec<_> = (0..64).map(|_| account.floor().unwrap()).collect();
         let started = shares.iter_mut().filter_map(|s| (s.start() > FLOOR_BYTES).then_some(()));
-        assert_eq!(started.count() as u64, MIB / (START_WINDOW_BYTES - FLOOR_BYTES) + 1);
+        let half = (4 * MIB - 2 * 64 * FLOOR_BYTES) / 2;
+        assert_eq!(started.count() as u64, half.div_ceil(START_WINDOW_BYTES - FLOOR_BYTES));
     }
 
     #[test]
@@ -298,7 +360,7 @@ mod tests {
                     _ => {}
                 }
                 let (floors, pool) = budget.committed();
-                prop_assert!(floors <= MIB && pool <= MIB);
+                prop_assert!(floors <= MIB && floors + pool <= 2 * MIB);
                 prop_assert_eq!(floors + pool, shares.iter().map(Share::bytes).sum::<u64>());
             }
             shares.clear();

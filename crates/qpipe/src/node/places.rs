@@ -114,8 +114,8 @@ mod tests {
         let (one, other) = (places.ask(host(1)).unwrap(), places.take(host(1)));
         let elsewhere = places.take(host(2));
 
-        // When: all that one host may have is reserved through the one.
-        let share = one.account.reserve(1 << 18).unwrap();
+        // When: all that one host may have, half of seven eighths, is reserved through the one.
+        let share = one.account.reserve((1 << 20) * 7 / 16).unwrap();
 
         // Then: the other has nothing left.
         assert!(other.account.reserve(1).is_none());

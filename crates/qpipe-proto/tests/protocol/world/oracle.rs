@@ -27,7 +27,8 @@ impl World {
             }
         }
         let (floors, pool) = self.nodes[node].budget.committed();
-        assert!(floors.max(pool) <= self.config.memory[node] / 2);
+        assert!(floors <= self.config.memory[node] / 2);
+        assert!(floors + pool <= self.config.memory[node]);
         let session = &self.nodes[node].session;
         let is_refused = |facts: &Facts| matches!(facts.answer, Some(Answer::Refused(_)));
         let ends =
