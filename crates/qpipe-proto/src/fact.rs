@@ -271,6 +271,8 @@ impl Kinds {
     pub const CLOSED: Kinds = Kinds(128);
     /// Held.
     pub const HELD: Kinds = Kinds(256);
+    /// What a pipe's stream brings as well, if its writer's node opened the pipe.
+    pub const IN_BAND: Kinds = Kinds(1 | 8);
     /// What the node that did not open the pipe states.
     pub const ANSWERS: Kinds = Kinds(2 | 4);
     /// What the writer's node states.
@@ -286,6 +288,13 @@ impl Kinds {
     /// Adds the kinds of `other`.
     pub fn add(&mut self, other: Kinds) {
         self.0 |= other.0;
+    }
+
+    /// Takes out the kinds that are in `kinds` as well.
+    pub fn take(&mut self, kinds: Kinds) -> Kinds {
+        let taken = Kinds(self.0 & kinds.0);
+        self.0 &= !taken.0;
+        taken
     }
 
     /// Whether it is empty.

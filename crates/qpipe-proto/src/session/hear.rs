@@ -137,6 +137,10 @@ impl Session {
             }
             self.look_at_end(id);
         }
+        if heard.held.is_some() {
+            // Its stream was cut: the trailer may have been lost with it.
+            self.tell_in_band(id);
+        }
         self.recount(id);
         self.announce(id);
         if heard.is_terminal() {

@@ -100,6 +100,9 @@ pub struct Session {
     groups: Groups,
     /// Pipes with untold facts; each stands here once.
     untold: VecDeque<PipeId>,
+    /// Pipes that have facts in band, and when those are told on the control stream as well. Those
+    /// whose facts need not be told any more stand here until they are the first.
+    in_band: VecDeque<(Instant, PipeId)>,
     /// Pipes whose Consumed may wait, and until when.
     lazy: BTreeSet<PipeId>,
     lazy_until: Option<Instant>,
@@ -152,6 +155,7 @@ impl Session {
             allowance: Allowance::new(ours.opens_allowed),
             groups: Groups::default(),
             untold: VecDeque::new(),
+            in_band: VecDeque::new(),
             lazy: BTreeSet::new(),
             lazy_until: None,
             idle: BTreeSet::new(),

@@ -22,6 +22,8 @@ pub(super) struct Pipe {
     pub(super) is_ours: bool,
     /// Facts that the peer is still to be told.
     pub(super) untold: Kinds,
+    /// Facts that its stream brings to the peer, who may be told of them later or not at all.
+    pub(super) in_band: Kinds,
     /// Whether it stands in the session's queue of pipes with untold facts.
     pub(super) is_queued: bool,
     /// Whether a change of it is among the session's events.
@@ -46,6 +48,7 @@ impl Pipe {
             end,
             is_ours,
             untold: Kinds::default(),
+            in_band: Kinds::default(),
             is_queued: false,
             is_announced: false,
             is_free: false,

@@ -55,6 +55,7 @@ impl Session {
         }
         pipe.is_settled = true;
         pipe.untold = Kinds::default();
+        pipe.in_band = Kinds::default();
         self.drop_if_done(id);
     }
 

@@ -1,12 +1,14 @@
 //! What a session has to say, and when: messages, events, timers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Event, LocalEnd, Pipe, Session};
 use crate::cause::Cause;
 use crate::fact::Kinds;
 use crate::id::{PipeId, Ranges};
-use crate::limits::{FACTS_PER_MESSAGE_MAX, SETTLED_RANGES_MAX};
+use crate::limits::{
+    FACTS_PER_MESSAGE_MAX, IN_BAND_DELAY_MS, IN_BAND_PIPES_MAX, SETTLED_RANGES_MAX,
+};
 use crate::wire::{Bye, ControlMessage, FactsMessage};
 
 impl Session {
@@ -59,7 +61,8 @@ impl Session {
     /// When [`Session::handle_timeout`] wants to be called, if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let groups = self.groups.deadline().filter(|_| self.is_connected);
-        [self.lazy_until, self.idle_at, groups].into_iter().flatten().min()
+        let in_band = self.in_band.front().map(|(at, _)| *at);
+        [self.lazy_until, self.idle_at, in_band, groups].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`.
@@ -69,6 +72,12 @@ impl Session {
             for id in std::mem::take(&mut self.lazy) {
                 self.tell_consumed(id);
             }
+        }
+        while let Some((at, id)) = self.in_band.front().copied()
+            && at <= now
+        {
+            self.in_band.pop_front();
+            self.tell_in_band(id);
         }
         if self.idle_at.is_some_and(|at| at <= now) {
             self.return_idle_credit(now);
@@ -94,8 +103,10 @@ impl Session {
         {
             let Some(pipe) = self.pipes.get_mut(&id) else { continue };
             pipe.is_queued = false;
-            let kinds = std::mem::take(&mut pipe.untold);
+            let mut kinds = std::mem::take(&mut pipe.untold);
             if !kinds.is_empty() && !pipe.is_settled {
+                // Nobody is to hear of the end of a pipe before it hears of the pipe.
+                kinds.add(std::mem::take(&mut pipe.in_band));
                 message.pipes.push((id, kinds.select(&pipe.facts)));
             }
         }
@@ -119,6 +130,37 @@ impl Session {
             pipe.is_queued = true;
             self.untold.push_back(id);
         }
+    }
+
+    /// The driver sends a stream of a pipe written here, or is about to, with its Open and with its End
+    /// once that is stated. The control stream's copies of both wait, and mostly need not be told in the
+    /// end.
+    pub fn goes_in_band(&mut self, id: PipeId, now: Instant) {
+        while let Some((_, first)) = self.in_band.front()
+            && self.pipes.get(first).is_none_or(|pipe| pipe.in_band.is_empty())
+        {
+            self.in_band.pop_front();
+        }
+        let is_full = self.in_band.len() >= IN_BAND_PIPES_MAX;
+        let Some(pipe) = self.pipes.get_mut(&id).filter(|_| !is_full) else { return };
+        let waiting = pipe.untold.take(Kinds::IN_BAND);
+        if pipe.in_band.is_empty() && !waiting.is_empty() {
+            self.in_band.push_back((now + Duration::from_millis(IN_BAND_DELAY_MS), id));
+        }
+        pipe.in_band.add(waiting);
+    }
+
+    /// Tells what the peer has not shown that it heard on the pipe's stream.
+    pub(super) fn tell_in_band(&mut self, id: PipeId) {
+        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        let mut kinds = std::mem::take(&mut pipe.in_band);
+        if pipe.heard_at.is_some() {
+            kinds.take(Kinds::OPEN);
+        }
+        if pipe.facts.closed.is_some() {
+            kinds.take(Kinds::END);
+        }
+        self.mark(id, kinds);
     }
 
     fn tell_consumed(&mut self, id: PipeId) {

@@ -6,7 +6,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use qpipe_proto::cause::Cause;
 use qpipe_proto::fact::{EndKind, Opener};
-use qpipe_proto::limits::{CONSUMED_DELAY_MS, FLOOR_BYTES, PIPE_BUF};
+use qpipe_proto::limits::{CONSUMED_DELAY_MS, FLOOR_BYTES, IN_BAND_DELAY_MS, PIPE_BUF};
+use qpipe_proto::wire::ControlMessage;
 use qpipe_proto::{PipeId, ReadOutcome, WriteOutcome};
 
 use crate::world::{Config, RTT, World};
@@ -232,6 +233,10 @@ fn a_stream_cut_before_its_trailer_is_no_eof_and_is_asked_for_again() {
         talk(&mut world);
         while world.deliver_stream(id, u64::MAX) {}
         world.consume(id, u64::MAX);
+        let is_lost = kept < 2;
+        assert_eq!(world.pipes[&id].read_outcome.is_none(), is_lost, "the trailer");
+        // The reader's node asks for another stream, and so hears of the end.
+        talk(&mut world);
         let pipe = &world.pipes[&id];
         assert_eq!(pipe.received, if kept == 0 { 60 } else { 100 });
         let is_whole = pipe.received == 100;
@@ -241,6 +246,74 @@ fn a_stream_cut_before_its_trailer_is_no_eof_and_is_asked_for_again() {
         assert_eq!(pipe.read_outcome, Some(ReadOutcome::Eof));
         assert_eq!(pipe.write_outcome, Some(WriteOutcome::Complete { length: 100 }));
     }
+}
+
+/// Says everything that is to be said on the control stream by now; returns how many pipes it was
+/// about, by side.
+fn says(world: &mut World) -> [usize; 2] {
+    std::array::from_fn(|node| {
+        let said = std::iter::from_fn(|| world.nodes[node].session.poll_message());
+        said.map(|message| match message {
+            ControlMessage::Facts(facts) => facts.pipes.len(),
+            _ => 0,
+        })
+        .sum()
+    })
+}
+
+#[test]
+fn what_a_stream_tells_is_told_on_the_control_stream_only_if_it_is_not_heard_of() {
+    // Given: a pipe whose open and end are on its stream.
+    let mut world = World::new(SMALL);
+    talk(&mut world);
+    let id = world.open(0, &[Opener::Writer]).unwrap()[0];
+    world.write(id, 10);
+    world.end(id, EndKind::Eof);
+    world.carry(id);
+
+    // Then: nothing of it waits for the control stream, until it has been too long.
+    assert_eq!(says(&mut world), [0, 0]);
+    world.pass(Duration::from_millis(IN_BAND_DELAY_MS));
+    assert_eq!(says(&mut world), [1, 0]);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(says(&mut world), [0, 0]);
+}
+
+#[test]
+fn an_end_in_band_is_not_told_of_a_pipe_before_its_open() {
+    // Given: an open on a stream that does not arrive, and an end that is on none.
+    let mut world = World::new(SMALL);
+    let id = world.open(0, &[Opener::Writer]).unwrap()[0];
+    world.write(id, 10);
+    world.carry(id);
+    world.end(id, EndKind::Eof);
+
+    // When: the end is told on the control stream.
+    talk(&mut world);
+
+    // Then: the open was told with it.
+    assert!(world.nodes[1].session.facts(id).is_some_and(|facts| facts.end.is_some()));
+    world.answer(1, true);
+    world.finish();
+    assert_eq!(world.pipes[&id].write_outcome, Some(WriteOutcome::Complete { length: 10 }));
+}
+
+#[test]
+fn of_what_was_answered_nothing_is_told_again() {
+    let mut world = World::new(SMALL);
+    talk(&mut world);
+    let id = world.open(0, &[Opener::Writer]).unwrap()[0];
+    world.write(id, 10);
+    world.end(id, EndKind::Eof);
+    flow(&mut world, id);
+    world.answer(1, true);
+    world.consume(id, u64::MAX);
+
+    // Both sides are through with it after what the reader's node says, and one Settled.
+    assert!(world.say(1) && world.deliver_control(1));
+    assert_eq!(world.pipes[&id].write_outcome, Some(WriteOutcome::Complete { length: 10 }));
+    world.pass(Duration::from_millis(2 * IN_BAND_DELAY_MS));
+    assert_eq!(says(&mut world), [0, 0]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Pipe streams: what carries the bytes of pipes over a connection.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use qpipe_proto::fact::{Attempt, Contradiction, End, EndKind};
 use qpipe_proto::hello::SessionId;
@@ -101,7 +103,7 @@ impl Node {
             if self.plan.planted == Some(Planted::ConsumesEarly) {
                 shared.consume_early(pipe, now);
             }
-            carry_one(shared, &mut self.carriers, pipe, self.plan.planted);
+            carry_one(shared, &mut self.carriers, pipe, self.plan.planted, clock::instant(now));
         }
         shared.settle();
     }
@@ -275,6 +277,7 @@ fn carry_one(
     carriers: &mut std::collections::BTreeMap<CarrierId, Carrier>,
     pipe: PipeId,
     planted: Option<Planted>,
+    now: Instant,
 ) {
     let Some(side) = shared.writers.get_mut(&pipe) else { return };
     let outcome = shared.session.write_outcome(pipe);
@@ -315,6 +318,7 @@ fn carry_one(
     let end = shared.session.facts(pipe).and_then(|facts| facts.end);
     if let Some(carrier) = side.stream.as_ref().and_then(|out| carriers.get_mut(&out.carrier)) {
         send(carrier, pipe, side, end, planted);
+        shared.session.goes_in_band(pipe, now);
     }
     shared.look_again(pipe);
 }

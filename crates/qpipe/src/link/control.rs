@@ -10,7 +10,7 @@ use quinn::{SendStream, WriteError};
 
 use super::assembler::{Assembled, Assembler, ReadFailure};
 use super::state::{ControlWriter, State};
-use super::turns::Turns;
+use super::turns::{Turns, others_first};
 use super::wire::Wire;
 use super::{Link, codes};
 use crate::clock;
@@ -67,6 +67,9 @@ pub(super) async fn write(link: Arc<Link>, wire: Arc<Wire>, mut stream: SendStre
             None => changed.await,
         }
         link.lock().control = ControlWriter::Awake;
+        // What woke this may go on: an open is mostly followed by bytes, whose stream tells of it, an
+        // answer by all that is to be said of a short pipe.
+        others_first().await;
     }
     // This wake-up may have been meant for the writer of the connection that is adopted now.
     link.control.notify_one();

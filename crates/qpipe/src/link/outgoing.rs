@@ -13,6 +13,7 @@ use qpipe_proto::{PipeId, Session, WriteOutcome};
 use super::state::{State, Wakers};
 use super::wire::Wire;
 use crate::checksum::Checksum;
+use crate::clock;
 use crate::replay::Replay;
 
 /// A write end's bytes.
@@ -75,11 +76,20 @@ impl State {
     /// Whether a task that carries the bytes is to be started now.
     pub(crate) fn starts_carrier(&mut self, id: PipeId) -> bool {
         let is_due = self.wire.is_some() && self.session.wants_stream(id);
-        self.writers.get_mut(&id).is_some_and(|side| {
+        let starts = self.writers.get_mut(&id).is_some_and(|side| {
             let starts = is_due && !side.has_carrier;
             side.has_carrier |= starts;
             starts
-        })
+        });
+        if starts {
+            self.session.goes_in_band(id, clock::now());
+        }
+        starts
+    }
+
+    /// Whether a task carries the bytes of this write end.
+    pub(super) fn has_carrier(&self, id: PipeId) -> bool {
+        self.writers.get(&id).is_some_and(|side| side.has_carrier)
     }
 
     /// The stream that the task that carries a write end's bytes is to open now, and where. If there

@@ -14,6 +14,7 @@ use qpipe_proto::{PipeId, PipeMap, Session};
 use super::incoming::ReaderSide;
 use super::outgoing::{WriterSide, is_stream_over};
 use super::wire::Wire;
+use crate::clock;
 use crate::node::Place;
 use crate::session::SessionEnd;
 
@@ -208,12 +209,15 @@ impl State {
             if let Some((_, carrier)) = side.watch.take_if(is_over) {
                 wakers.push(carrier);
             }
-            if self.session.facts(id).is_some_and(|facts| facts.end.is_some()) {
+            let is_ended = self.session.facts(id).is_some_and(|facts| facts.end.is_some());
+            if is_ended {
                 wakers.extend(side.carrier.take());
             }
             self.look_at_writer(id);
             if self.starts_carrier(id) {
                 carriers.push(id);
+            } else if is_ended && self.has_carrier(id) {
+                self.session.goes_in_band(id, clock::now());
             }
         }
         if let Some(side) = self.readers.get_mut(&id) {

@@ -27,17 +27,25 @@ impl Turns {
             return;
         }
         self.done = 1;
-        let mut has_waited = false;
-        poll_fn(|cx| {
-            if mem::replace(&mut has_waited, true) {
-                return Poll::Ready(());
-            }
-            // Not tokio's own way, after which this task would be woken only when I/O was looked for.
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
+        others_first().await;
     }
+}
+
+/// Lets every task that can run have its turn.
+///
+/// # Cancel safety
+/// Cancel safe.
+pub(super) async fn others_first() {
+    let mut has_waited = false;
+    poll_fn(|cx| {
+        if mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        // Not tokio's own way, after which this task would be woken only when I/O was looked for.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 #[cfg(test)]

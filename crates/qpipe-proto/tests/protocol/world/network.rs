@@ -94,9 +94,9 @@ impl World {
                 link.streams.last_mut().unwrap().lose();
             }
         }
-        let session = &node.session;
-        let facts = session.facts(id);
-        let is_over = facts.is_none() || session.write_outcome(id).is_some();
+        let session = &mut node.session;
+        let end = session.facts(id).and_then(|facts| facts.end);
+        let is_over = session.facts(id).is_none() || session.write_outcome(id).is_some();
         let streams = self.links.iter_mut().flat_map(|link| &mut link.streams);
         for stream in streams.filter(|stream| stream.id == id && !stream.is_over) {
             let is_old =
@@ -110,7 +110,8 @@ impl World {
                 stream.items.push_back(Item::Content(pipe.written - stream.sent));
                 stream.sent = pipe.written;
             }
-            if let Some(end) = facts.and_then(|facts| facts.end) {
+            session.goes_in_band(id, self.now);
+            if let Some(end) = end {
                 stream.is_over = true;
                 stream.items.push_back(Item::Trailer(end));
             } else if is_over {
