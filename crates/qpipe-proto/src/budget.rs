@@ -281,6 +281,13 @@ mod tests {
         assert_eq!(budget.committed().1, (4 * MIB - MIB / 2) / 2, "half of what floors leave");
     }
 
+    /// Takes half of what is free again and again: in the end all but a byte.
+    fn grow_to_the_last(share: &mut Share) {
+        for _ in 0..64 {
+            share.grow(64 * MIB);
+        }
+    }
+
     #[test]
     fn growth_leaves_room_for_as_many_floors_again() {
         let budget = Budget::new(4 * MIB);
@@ -294,10 +301,7 @@ mod tests {
             (300, 2 * MIB),
         ] {
             shares.resize_with(floors, || account.floor().unwrap());
-            // Half of what is free each time: in the end all but a byte.
-            for _ in 0..64 {
-                shares[0].grow(64 * MIB);
-            }
+            grow_to_the_last(&mut shares[0]);
             assert_eq!(4 * MIB - budget.committed().1, left + 1);
             shares[0].shrink(0);
         }
@@ -308,9 +312,7 @@ mod tests {
         let budget = Budget::new(4 * MIB);
         let account = budget.account();
         let mut grown = account.floor().unwrap();
-        for _ in 0..64 {
-            grown.grow(64 * MIB);
-        }
+        grow_to_the_last(&mut grown);
 
         let floors: Vec<_> = std::iter::from_fn(|| account.floor()).collect();
 

@@ -271,7 +271,7 @@ impl Kinds {
     pub const CLOSED: Kinds = Kinds(128);
     /// Held.
     pub const HELD: Kinds = Kinds(256);
-    /// What a pipe's stream brings as well, if its writer's node opened the pipe.
+    /// What a pipe's stream brings as well: its End, and its Open where the writer's node made it.
     pub const IN_BAND: Kinds = Kinds(1 | 8);
     /// What the node that did not open the pipe states.
     pub const ANSWERS: Kinds = Kinds(2 | 4);

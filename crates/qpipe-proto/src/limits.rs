@@ -66,19 +66,19 @@ pub const CHUNK_BYTES_MAX: u64 = 256 * 1024;
 /// Consumed is told at the latest so long after it became true, in milliseconds.
 pub const CONSUMED_DELAY_MS: u64 = 50;
 
-/// Open and End that go out on a pipe's own stream are told on the control stream after so long, in
-/// milliseconds, unless the peer has shown by then that it heard them.
-pub const IN_BAND_DELAY_MS: u64 = 50;
-
-/// Pipes of a session whose Open or End waits that long. What more there is, is told at once.
-pub const IN_BAND_PIPES_MAX: usize = 8192;
-
 /// Where a reader has consumed all that came, and the writer has not heard of one atomic write of it or more, it may
 /// be that its own capacity holds the writer back: Consumed is told after this part of a round trip.
 pub const CONSUMED_SOON_PART: u32 = 4;
 
 /// And no sooner than after so many milliseconds.
 pub const CONSUMED_SOON_MS: u64 = 1;
+
+/// Open and End that go out on a pipe's own stream are told on the control stream after so long, in
+/// milliseconds, unless the peer has shown by then that it heard them.
+pub const IN_BAND_DELAY_MS: u64 = 50;
+
+/// Pipes of a session whose Open or End waits that long. What more there is, is told at once.
+pub const IN_BAND_PIPES_MAX: usize = 8192;
 
 /// A write end that was idle for so long gives unused credit back, in milliseconds.
 pub const IDLE_RETURN_MS: u64 = 2000;

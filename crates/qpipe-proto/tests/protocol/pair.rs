@@ -248,6 +248,16 @@ fn a_stream_cut_before_its_trailer_is_no_eof_and_is_asked_for_again() {
     }
 }
 
+/// A pipe that was opened, written and closed, of which nothing was sent yet.
+fn short() -> (World, PipeId) {
+    let mut world = World::new(SMALL);
+    talk(&mut world);
+    let id = world.open(0, &[Opener::Writer]).unwrap()[0];
+    world.write(id, 10);
+    world.end(id, EndKind::Eof);
+    (world, id)
+}
+
 /// Says everything that is to be said on the control stream by now; returns how many pipes it was
 /// about, by side.
 fn says(world: &mut World) -> [usize; 2] {
@@ -264,11 +274,7 @@ fn says(world: &mut World) -> [usize; 2] {
 #[test]
 fn what_a_stream_tells_is_told_on_the_control_stream_only_if_it_is_not_heard_of() {
     // Given: a pipe whose open and end are on its stream.
-    let mut world = World::new(SMALL);
-    talk(&mut world);
-    let id = world.open(0, &[Opener::Writer]).unwrap()[0];
-    world.write(id, 10);
-    world.end(id, EndKind::Eof);
+    let (mut world, id) = short();
     world.carry(id);
 
     // Then: nothing of it waits for the control stream, until it has been too long.
@@ -300,11 +306,7 @@ fn an_end_in_band_is_not_told_of_a_pipe_before_its_open() {
 
 #[test]
 fn of_what_was_answered_nothing_is_told_again() {
-    let mut world = World::new(SMALL);
-    talk(&mut world);
-    let id = world.open(0, &[Opener::Writer]).unwrap()[0];
-    world.write(id, 10);
-    world.end(id, EndKind::Eof);
+    let (mut world, id) = short();
     flow(&mut world, id);
     world.answer(1, true);
     world.consume(id, u64::MAX);

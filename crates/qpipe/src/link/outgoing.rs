@@ -87,11 +87,6 @@ impl State {
         starts
     }
 
-    /// Whether a task carries the bytes of this write end.
-    pub(super) fn has_carrier(&self, id: PipeId) -> bool {
-        self.writers.get(&id).is_some_and(|side| side.has_carrier)
-    }
-
     /// The stream that the task that carries a write end's bytes is to open now, and where. If there
     /// is none, the task has to end: it no longer counts.
     pub(crate) fn next_stream(&mut self, id: PipeId) -> Option<(Arc<Wire>, StreamStart)> {

@@ -213,10 +213,11 @@ impl State {
             if is_ended {
                 wakers.extend(side.carrier.take());
             }
+            let is_carried = side.has_carrier;
             self.look_at_writer(id);
             if self.starts_carrier(id) {
                 carriers.push(id);
-            } else if is_ended && self.has_carrier(id) {
+            } else if is_ended && is_carried {
                 self.session.goes_in_band(id, clock::now());
             }
         }
