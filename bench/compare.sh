@@ -10,5 +10,10 @@
 #   bench/compare.sh --short --baseline bench/baseline.json --write-baseline
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build -q --release --locked -p qpipe-cli -p qpipe-bench
-exec "${CARGO_TARGET_DIR:-target}/release/qpipe-bench" compare "$@"
+# As programs are that are built to be fast, where that can be done; the page says which it was.
+if ! bin=$(bench/pgo.sh); then
+    echo "measuring a build without a profile" >&2
+    cargo build -q --release --locked -p qpipe-cli -p qpipe-bench
+    bin=${CARGO_TARGET_DIR:-target}/release
+fi
+exec "$bin/qpipe-bench" compare "$@"

@@ -135,7 +135,7 @@ fn wrong_usage_is_status_2() {
 fn the_version_names_commit_protocol_and_tls_library() {
     let version = Host::new().run(&["--version"]).stdout();
 
-    for text in ["qpipe 0.", "commit ", "protocol qpipe/1", "rustls", "aws-lc-rs"] {
+    for text in ["qpipe 0.", "commit ", "build ", "protocol qpipe/1", "rustls", "aws-lc-rs"] {
         assert!(version.contains(text), "{version}");
     }
 }

@@ -1,5 +1,5 @@
-//! Tells the program which commit and which TLS library it was built from, for `--version`; and how its quick
-//! forms are linked.
+//! Tells the program which commit and which TLS library it was built from, and how, for `--version`; and
+//! how its quick forms are linked.
 
 // A build script speaks to cargo by printing.
 #![allow(clippy::disallowed_macros)]
@@ -9,6 +9,7 @@ use std::{env, fs, process::Command};
 fn main() {
     println!("cargo:rustc-env=QPIPE_COMMIT={}", commit().unwrap_or_else(unknown));
     println!("cargo:rustc-env=QPIPE_RUSTLS={}", rustls_version().unwrap_or_else(unknown));
+    println!("cargo:rustc-env=QPIPE_BUILD={}", build());
     println!("cargo:rerun-if-changed={LOCK_FILE}");
     println!("cargo:rerun-if-changed=build.rs");
     link_quick();
@@ -37,6 +38,14 @@ const LOCK_FILE: &str = "../../Cargo.lock";
 
 fn unknown() -> String {
     "unknown".to_owned()
+}
+
+/// As Cargo calls it, and whether rustc was given a profile (bench/pgo.sh).
+fn build() -> String {
+    let name = env::var("PROFILE").unwrap_or_else(|_| unknown());
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let with = if flags.contains("profile-use=") { ", with a profile" } else { "" };
+    name + with
 }
 
 fn git(arguments: &[&str]) -> Option<String> {

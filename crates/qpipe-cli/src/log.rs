@@ -3,7 +3,7 @@
 use std::{env, io};
 
 use clap::ValueEnum;
-
+use tracing::level_filters::STATIC_MAX_LEVEL;
 use tracing_subscriber::EnvFilter;
 
 use crate::say;
@@ -25,16 +25,18 @@ pub(crate) enum Format {
 /// user are events of the log, too.
 pub(crate) fn start(verbose: u8, format: Format) {
     let filter = env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
+    // Releases are built without what quinn says of each packet: even unheard it costs time.
+    let everything = STATIC_MAX_LEVEL.to_string();
     let asked = match verbose {
         0 | 1 => None,
         2 => Some("qpipe=debug,qpipe_node=debug,qpipe_proto=debug"),
-        _ => Some("trace"),
+        _ => Some(everything.as_str()),
     };
     let asked = filter.as_deref().or(asked);
     let filter = match (asked, format) {
         (None, Format::Text) => return,
         (Some(asked), Format::Text) => asked.to_owned(),
-        (asked, Format::Json) => format!("{},{}=trace", asked.unwrap_or("off"), say::TARGET),
+        (asked, Format::Json) => format!("{},{}=debug", asked.unwrap_or("off"), say::TARGET),
     };
     match EnvFilter::try_new(filter) {
         Ok(filter) => {

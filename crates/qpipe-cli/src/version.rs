@@ -8,6 +8,8 @@ pub(crate) const LONG: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\ncommit ",
     env!("QPIPE_COMMIT"),
+    "\nbuild ",
+    env!("QPIPE_BUILD"),
     "\nprotocol qpipe/1\nTLS rustls ",
     env!("QPIPE_RUSTLS"),
     " with aws-lc-rs",

@@ -42,7 +42,7 @@ pub(crate) struct Options {
     /// Names the rows that there are, and does nothing
     #[arg(long)]
     list: bool,
-    /// For samples.jsonl, table.md and the plots
+    /// For samples.jsonl, made-on.txt, table.md and the plots
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
     /// Another directory with programs, before those in $PATH
@@ -70,13 +70,18 @@ pub(crate) fn compare(options: &Options, state: &Path) -> Result<()> {
         return Ok(());
     }
     let samples_file = options.out.join("samples.jsonl");
+    // Kept beside the samples: the table may be made again elsewhere, and by another build.
+    let made_on_file = options.out.join("made-on.txt");
     let samples = if options.again {
         sample::read(&samples_file)?
     } else {
         fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
+        fs::write(&made_on_file, table::machine(&options.path()?))?;
         options.measure(&rows, state, &samples_file)?
     };
-    let text = table::text(&rows, &samples);
+    let made_on = fs::read_to_string(&made_on_file)
+        .with_context(|| format!("{}: what the samples were taken on", made_on_file.display()))?;
+    let text = table::text(&made_on, &rows, &samples);
     fs::write(options.out.join("table.md"), &text)?;
     let plots = plot::plots(&samples);
     for (name, svg) in &plots {

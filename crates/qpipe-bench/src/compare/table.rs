@@ -1,6 +1,11 @@
 //! The result as a page for people.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
@@ -46,9 +51,9 @@ const COLUMNS: [(&str, &str); 25] = [
 /// What is divided by the first program's: the first of these that a row has.
 const MAIN: [&str; 4] = ["pipes_s", "p99_ms", "mbit_s", "seconds"];
 
-/// Everything that was measured.
-pub(super) fn text(rows: &[Row], samples: &[Sample]) -> String {
-    let mut text = format!("{}\n\n{}", machine(), asked(rows, samples));
+/// Everything that was measured, and what [`machine`] said then.
+pub(super) fn text(made_on: &str, rows: &[Row], samples: &[Sample]) -> String {
+    let mut text = format!("{made_on}\n\n{}", asked(rows, samples));
     for row in rows {
         if samples.iter().any(|sample| sample.row == row.name) {
             text += &format!("\n### {}\n\n{}", row.about, measured(row, samples));
@@ -57,18 +62,28 @@ pub(super) fn text(rows: &[Row], samples: &[Sample]) -> String {
     text
 }
 
-/// What it was measured on.
-fn machine() -> String {
+/// What it is measured on, and which qpipe is.
+pub(super) fn machine(path: &[PathBuf]) -> String {
     let read = |file| fs::read_to_string(file).unwrap_or_default().trim().to_owned();
     let model = processor();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = read("/proc/sys/kernel/osrelease");
     let tcp = read("/proc/sys/net/ipv4/tcp_congestion_control");
     let buffers = read("/proc/sys/net/core/rmem_max");
+    let qpipe = version(path).unwrap_or_else(|| "no qpipe".to_owned());
     format!(
         "{cores} cores ({model}), Linux {kernel}; TCP is {tcp} unless said otherwise; socket \
-         buffers of at most {buffers} bytes."
+         buffers of at most {buffers} bytes. {qpipe}."
     )
+}
+
+/// What `qpipe --version` says, but for its TLS library, in one line.
+fn version(path: &[PathBuf]) -> Option<String> {
+    let program = path.iter().map(|dir| dir.join("qpipe")).find(|file| file.is_file())?;
+    let output = Command::new(program).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let lines: Vec<_> = text.lines().take_while(|line| !line.starts_with("TLS")).collect();
+    Some(lines.join(", "))
 }
 
 /// The processor's model.

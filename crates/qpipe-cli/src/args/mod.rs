@@ -29,7 +29,8 @@ pub(crate) struct Cli {
 
     /// Say more: what becomes of pipes (-v), of connections (-vv), everything (-vvv)
     ///
-    /// QPIPE_LOG sets the same in the language of tracing's filters, as `qpipe=debug,quinn=info`.
+    /// QPIPE_LOG sets the same in the language of tracing's filters, as `qpipe=debug,quinn=info`. Releases are
+    /// built without the level `trace`.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Builds qpipe with a profile of its own work (-Cprofile-use; "profile-guided optimization" in the rustc book):
+# what runs for every packet lies together in memory, and what hardly ever runs is out of its way. Builds
+# everything twice, with a minute of work in between. Needs llvm-profdata of rustc's LLVM or a newer one.
+#
+#   bench/pgo.sh                                    qpipe, qsend, qrecv, qpipe-bench, and where they are
+#   bench/pgo.sh install --path crates/qpipe-cli    any command of cargo that builds for release
+#
+# The profile stays in target/pgo for as long as neither the sources nor rustc change.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+triple=$(rustc -vV | sed -n 's/^host: //p')
+# Absolute: rustc runs in each package's own directory.
+work=$(realpath -m "${CARGO_TARGET_DIR:-target}")/pgo
+profile=$work/qpipe.profdata
+own_flags=${RUSTFLAGS:-}
+
+# With a target named, build scripts and macros get no flags.
+build() {
+    local flags=$1
+    shift
+    RUSTFLAGS="$own_flags $flags" cargo "$@" --locked --target "$triple" --target-dir "$work/$kind"
+}
+
+find_profdata() {
+    local major candidate
+    major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+    for candidate in "${LLVM_PROFDATA:-}" "$(rustc --print sysroot)/lib/rustlib/$triple/bin/llvm-profdata" \
+        "llvm-profdata-$major" "llvm-profdata-$((major + 1))"; do
+        if [ -n "$candidate" ] && command -v "$candidate"; then
+            return
+        fi
+    done
+    echo "no llvm-profdata of LLVM $major or $((major + 1)): rustup component add llvm-tools," \
+        "or Debian's llvm-$major, or LLVM_PROFDATA=FILE" >&2
+    return 3
+}
+
+# Bulk, many pipes, short pipes and echoes; through nodes, without, and inside of one process; plain quinn and
+# yamux as well, so that nothing is compared with a program that was built with less care.
+work_for_profile() {
+    local bin=$1 carrier number reader
+    home=$(mktemp -d) nodes=()
+    trap 'kill "${nodes[@]}" 2>/dev/null; wait; rm -rf "$home"' EXIT
+    # Ethernet's datagrams, not those of 64 KiB that loopback takes. Where that is not allowed, those.
+    ip link set lo up mtu 1500 2>/dev/null || echo "loopback as it is: no namespace of its own" >&2
+    mkdir "$home/a" "$home/b"
+    local a=(env "QPIPE_HOME=$home/a" "$bin/qpipe") b=(env "QPIPE_HOME=$home/b" "$bin/qpipe")
+    "${b[@]}" trust add a --key "$("${a[@]}" key fingerprint)" --allow 'send:*'
+    "${a[@]}" trust add b --key "$("${b[@]}" key fingerprint)" --address 127.0.0.1:7600
+    "${b[@]}" serve --listen 127.0.0.1:7600 & nodes+=($!)
+    "${a[@]}" serve --listen 127.0.0.1:7601 & nodes+=($!)
+    sleep 1
+    "${b[@]}" recv bulk > >(wc -c >"$home/got") & reader=$!
+    head -c 2G /dev/zero | "${a[@]}" send b/bulk
+    wait "$reader"
+    for number in $(seq 100); do
+        "${b[@]}" recv "short-$number" >"$home/got" & reader=$!
+        echo "$number" | "${a[@]}" send "b/short-$number"
+        wait "$reader"
+    done
+    kill "${nodes[@]}"
+    wait "${nodes[@]}" || true
+    nodes=()
+
+    "$bin/qpipe-bench" --state "$home" busy qpipe --pipes 200 --time 4s
+    for carrier in qpipe quinn yamux; do
+        "$bin/qpipe-bench" --state "$home" busy $carrier --time 4s
+        "$bin/qpipe-bench" --state "$home" many $carrier --pipes 50000
+        "$bin/qpipe-bench" --state "$home" echo $carrier --time 2s
+    done
+}
+
+take_profile() {
+    local profdata=$1 kind=work raw=$work/raw bin namespace=()
+    rm -rf "$raw"
+    mkdir -p "$raw"
+    # Counters live in the file (%c), so those of nodes that are killed count; one for each program (%m).
+    build "-Cprofile-generate=$raw -Cllvm-args=-runtime-counter-relocation" \
+        build --release -p qpipe-cli -p qpipe-bench --bins
+    bin=$work/$kind/$triple/release
+    if unshare -rn ip link set lo up 2>/dev/null; then
+        namespace=(unshare -rn)
+    fi
+    LLVM_PROFILE_FILE="$raw/%m%c.profraw" "${namespace[@]}" "$0" --work "$bin" >&2
+    "$profdata" merge -o "$profile.new" "$raw"/*.profraw
+    rustc -vV >"$work/rustc"
+    mv "$profile.new" "$profile"
+}
+
+is_current() {
+    [ -f "$profile" ] && rustc -vV | cmp -s - "$work/rustc" &&
+        [ -z "$(find crates Cargo.toml Cargo.lock -newer "$profile" -type f -print -quit)" ]
+}
+
+if [ "${1:-}" = --work ]; then
+    work_for_profile "$2"
+    exit
+fi
+if ! is_current; then
+    profdata=$(find_profdata)
+    take_profile "$profdata"
+fi
+kind=programs
+if [ $# -gt 0 ]; then
+    build "-Cprofile-use=$profile" "$@"
+else
+    build "-Cprofile-use=$profile" build --release -p qpipe-cli -p qpipe-bench --bins
+    echo "$work/$kind/$triple/release"
+fi
