@@ -16,11 +16,9 @@ work=$(realpath -m "${CARGO_TARGET_DIR:-target}")/pgo
 profile=$work/qpipe.profdata
 own_flags=${RUSTFLAGS:-}
 
-# With a target named, build scripts and macros get no flags.
+# build DIRECTORY FLAGS ARGUMENTS...: with a target named, build scripts and macros get no flags.
 build() {
-    local flags=$1
-    shift
-    RUSTFLAGS="$own_flags $flags" cargo "$@" --locked --target "$triple" --target-dir "$work/$kind"
+    RUSTFLAGS="$own_flags $2" cargo "${@:3}" --locked --target "$triple" --target-dir "$1"
 }
 
 find_profdata() {
@@ -42,9 +40,7 @@ find_profdata() {
 work_for_profile() {
     local bin=$1 carrier number reader
     home=$(mktemp -d) nodes=()
-    trap 'kill "${nodes[@]}" 2>/dev/null; wait; rm -rf "$home"' EXIT
-    # Ethernet's datagrams, not those of 64 KiB that loopback takes. Where that is not allowed, those.
-    ip link set lo up mtu 1500 2>/dev/null || echo "loopback as it is: no namespace of its own" >&2
+    trap 'kill "${nodes[@]}" 2>/dev/null || true; wait; rm -rf "$home"' EXIT
     mkdir "$home/a" "$home/b"
     local a=(env "QPIPE_HOME=$home/a" "$bin/qpipe") b=(env "QPIPE_HOME=$home/b" "$bin/qpipe")
     "${b[@]}" trust add a --key "$("${a[@]}" key fingerprint)" --allow 'send:*'
@@ -73,17 +69,18 @@ work_for_profile() {
 }
 
 take_profile() {
-    local profdata=$1 kind=work raw=$work/raw bin namespace=()
+    local profdata=$1 raw=$work/raw
+    # Ethernet's datagrams, not those of 64 KiB that loopback takes, in a namespace of its own.
+    local ethernet=(unshare -rn sh -c 'ip link set lo up mtu 1500 && exec "$@"' sh)
     rm -rf "$raw"
     mkdir -p "$raw"
-    # Counters live in the file (%c), so those of nodes that are killed count; one for each program (%m).
-    build "-Cprofile-generate=$raw -Cllvm-args=-runtime-counter-relocation" \
-        build --release -p qpipe-cli -p qpipe-bench --bins
-    bin=$work/$kind/$triple/release
-    if unshare -rn ip link set lo up 2>/dev/null; then
-        namespace=(unshare -rn)
+    build "$work/counting" "-Cprofile-generate=$raw" build --release -p qpipe-cli -p qpipe-bench --bins
+    if ! "${ethernet[@]}" true 2>/dev/null; then
+        echo "no network namespace is to be had: loopback as it is" >&2
+        ethernet=()
     fi
-    LLVM_PROFILE_FILE="$raw/%m%c.profraw" "${namespace[@]}" "$0" --work "$bin" >&2
+    # One file for each program (%m), to which its processes add when they end.
+    LLVM_PROFILE_FILE=$raw/%m.profraw "${ethernet[@]}" "$0" --work "$work/counting/$triple/release" >&2
     "$profdata" merge -o "$profile.new" "$raw"/*.profraw
     rustc -vV >"$work/rustc"
     mv "$profile.new" "$profile"
@@ -102,10 +99,9 @@ if ! is_current; then
     profdata=$(find_profdata)
     take_profile "$profdata"
 fi
-kind=programs
 if [ $# -gt 0 ]; then
-    build "-Cprofile-use=$profile" "$@"
+    build "$work/fast" "-Cprofile-use=$profile" "$@"
 else
-    build "-Cprofile-use=$profile" build --release -p qpipe-cli -p qpipe-bench --bins
-    echo "$work/$kind/$triple/release"
+    build "$work/fast" "-Cprofile-use=$profile" build --release -p qpipe-cli -p qpipe-bench --bins
+    echo "$work/fast/$triple/release"
 fi

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     carrier::{self, Carrier, qpipe, quinn, yamux},
@@ -40,7 +42,7 @@ struct Args {
 enum Verb {
     /// Measures qpipe and every peer there is, side by side
     Compare(compare::Options),
-    /// The far end of what is measured, until it is killed
+    /// The far end of what is measured, until SIGTERM
     Serve { carrier: Kind, address: SocketAddr },
     /// One stream to standard output (quinn, yamux)
     Listen { carrier: Kind, address: SocketAddr },
@@ -205,10 +207,17 @@ impl Args {
         if self.apart {
             cores::keep_to(cores::first_and_last()?.1)?;
         }
-        match carrier {
-            Kind::Qpipe => qpipe::serve(&self.state, self.memory << 20, address).await?,
-            Kind::Quinn => quinn::serve(&self.state, address).await?,
-            Kind::Yamux => yamux::serve(&self.state, address).await?,
+        // It leaves through `main`, where a build that counts what it does (bench/pgo.sh) writes that down.
+        let mut told_to_end = signal(SignalKind::terminate())?;
+        tokio::select! {
+            ended = async {
+                match carrier {
+                    Kind::Qpipe => qpipe::serve(&self.state, self.memory << 20, address).await,
+                    Kind::Quinn => quinn::serve(&self.state, address).await,
+                    Kind::Yamux => yamux::serve(&self.state, address).await,
+                }
+            } => ended?,
+            _ = told_to_end.recv() => {}
         }
         Ok(None)
     }
@@ -294,7 +303,7 @@ impl Drop for Far {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
             // It may have ended by itself.
-            let _ = child.kill();
+            let _ = kill_process(Pid::from_child(child), Signal::TERM);
             let _ = child.wait();
         }
     }
