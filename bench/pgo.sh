@@ -3,10 +3,9 @@
 # what runs for every packet lies together in memory, and what hardly ever runs is out of its way. Builds
 # everything twice, with a minute of work in between. Needs llvm-profdata of rustc's LLVM or a newer one.
 #
-#   bench/pgo.sh                                    qpipe, qsend, qrecv, qpipe-bench, and where they are
-#   bench/pgo.sh install --path crates/qpipe-cli    any command of cargo that builds for release
-#
-# The profile stays in target/pgo for as long as neither the sources nor rustc change.
+# Prints where qpipe, qsend, qrecv and qpipe-bench are then. They are always built together: alone, a program's
+# dependencies have other features, and rustc would not know them again in the profile, which stays in target/pgo
+# for as long as neither the sources nor rustc change.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,9 +15,10 @@ work=$(realpath -m "${CARGO_TARGET_DIR:-target}")/pgo
 profile=$work/qpipe.profdata
 own_flags=${RUSTFLAGS:-}
 
-# build DIRECTORY FLAGS ARGUMENTS...: with a target named, build scripts and macros get no flags.
+# build DIRECTORY FLAGS: with a target named, build scripts and macros get no flags.
 build() {
-    RUSTFLAGS="$own_flags $2" cargo "${@:3}" --locked --target "$triple" --target-dir "$1"
+    RUSTFLAGS="$own_flags $2" cargo build --release --locked -p qpipe-cli -p qpipe-bench --bins \
+        --target "$triple" --target-dir "$1"
 }
 
 find_profdata() {
@@ -72,9 +72,10 @@ take_profile() {
     local profdata=$1 raw=$work/raw
     # Ethernet's datagrams, not those of 64 KiB that loopback takes, in a namespace of its own.
     local ethernet=(unshare -rn sh -c 'ip link set lo up mtu 1500 && exec "$@"' sh)
-    rm -rf "$raw"
+    # Cargo would not see that the profile has changed.
+    rm -rf "$raw" "$work/fast"
     mkdir -p "$raw"
-    build "$work/counting" "-Cprofile-generate=$raw" build --release -p qpipe-cli -p qpipe-bench --bins
+    build "$work/counting" "-Cprofile-generate=$raw"
     if ! "${ethernet[@]}" true 2>/dev/null; then
         echo "no network namespace is to be had: loopback as it is" >&2
         ethernet=()
@@ -99,9 +100,5 @@ if ! is_current; then
     profdata=$(find_profdata)
     take_profile "$profdata"
 fi
-if [ $# -gt 0 ]; then
-    build "$work/fast" "-Cprofile-use=$profile" "$@"
-else
-    build "$work/fast" "-Cprofile-use=$profile" build --release -p qpipe-cli -p qpipe-bench --bins
-    echo "$work/fast/$triple/release"
-fi
+build "$work/fast" "-Cprofile-use=$profile"
+echo "$work/fast/$triple/release"
