@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::run::find;
+
 /// A program, or a way to use one.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -72,7 +74,6 @@ impl Peer {
                 &[]
             }
         };
-        let is_here = |program: &str| path.iter().any(|dir| dir.join(program).is_file());
-        needs.iter().find(|program| !is_here(program)).copied()
+        needs.iter().find(|program| find(program, path.iter().cloned()).is_none()).copied()
     }
 }

@@ -14,6 +14,7 @@ use super::{
     row::{Asked, Row},
     sample::{Sample, median, median_of},
 };
+use crate::run::find;
 
 /// Between these marks a page has what was measured last.
 const BEGIN: &str = "<!-- measured: from here on, bench/compare.sh writes -->";
@@ -79,7 +80,7 @@ pub(super) fn machine(path: &[PathBuf]) -> String {
 
 /// What `qpipe --version` says, but for its TLS library, in one line.
 fn version(path: &[PathBuf]) -> Option<String> {
-    let program = path.iter().map(|dir| dir.join("qpipe")).find(|file| file.is_file())?;
+    let program = find("qpipe", path.iter().cloned())?;
     let output = Command::new(program).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let lines: Vec<_> = text.lines().take_while(|line| !line.starts_with("TLS")).collect();

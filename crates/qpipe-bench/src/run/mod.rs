@@ -7,4 +7,4 @@ pub(crate) mod stop;
 mod sys;
 
 pub(crate) use flow::{Arrivals, Outlet, feed};
-pub(crate) use process::{Exit, Process, Ready, Site, wait_for_port};
+pub(crate) use process::{Exit, Process, Ready, Site, find, wait_for_port};

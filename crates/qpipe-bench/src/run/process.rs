@@ -68,8 +68,7 @@ impl Site {
     pub(crate) fn program(&self, name: &str) -> Result<PathBuf> {
         let path = self.environment.iter().find(|(variable, _)| variable == "PATH");
         let dirs = path.map(|(_, dirs)| env::split_paths(dirs)).into_iter().flatten();
-        let found = dirs.map(|dir| dir.join(name)).find(|file| file.is_file());
-        found.with_context(|| format!("no program {name}"))
+        find(name, dirs).with_context(|| format!("no program {name}"))
     }
 
     /// Starts a command of a shell on a host. What it says goes to files `NAME.err` and `NAME.out`.
@@ -235,6 +234,11 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Where a program is: in the first of these directories that has it.
+pub(crate) fn find(name: &str, dirs: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    dirs.into_iter().map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
 /// Waits until a process is bound to a port, TCP or UDP.
