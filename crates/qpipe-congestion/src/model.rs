@@ -44,10 +44,13 @@ const CRUISE_ROUNDS: u64 = 6;
 /// Delay that hosts cause themselves, by timers and batches: on a LAN it is most of the round trip.
 const HOST_DELAY: Duration = Duration::from_millis(3);
 
-/// How much of that the window makes up for where hosts are not crowded. A receiver that was held up works off
-/// what has come meanwhile, and is heard long before the rest is here; what more there is waits before
-/// everything else that is sent.
-const HOST_SLACK: Duration = Duration::from_micros(250);
+/// How much of that the window makes up for where hosts are not crowded and somebody sends little. A receiver that
+/// was held up works off what has come meanwhile, and is heard long before the rest is here; what more there is
+/// waits before everything else that is sent.
+const HOST_SLACK: Duration = Duration::from_micros(100);
+
+/// The same where nobody minds a delay. Bulk comes in the portions that programs write and read.
+const BULK_SLACK: Duration = Duration::from_millis(2);
 
 /// And at least: so much the kernel sends at once, and who has less to wait for does not wait long.
 const HOST_SLACK_BYTES: f64 = 65_536.0;
@@ -83,6 +86,8 @@ pub struct Model {
     in_flight: u64,
     /// What the pacer is told of the window while it is not in use, as its multiple.
     haste: u64,
+    /// The least that the window makes up for, of what hosts delay.
+    slack: Duration,
     /// The last round was held up by this host, not by its window.
     is_held_up: bool,
     sampler: Sampler,
@@ -128,13 +133,15 @@ pub struct Model {
 }
 
 impl Model {
-    fn new(now: Instant, mtu: u16) -> Model {
+    /// A controller that knows nothing yet of a path whose packets have up to `mtu` bytes.
+    pub fn new(now: Instant, mtu: u16) -> Model {
         let mtu = u64::from(mtu);
         Model {
             mtu,
             window: INITIAL_PACKETS * mtu,
             in_flight: 0,
             haste: 1,
+            slack: BULK_SLACK,
             is_held_up: false,
             sampler: Sampler::new(now),
             rate: MaxRate::default(),
@@ -163,6 +170,12 @@ impl Model {
             pauses: Pauses::default(),
             used_at: now,
         }
+    }
+
+    /// Says whether somebody sends little beside others who send much, and would wait behind them. A queue within
+    /// hosts and a LAN is then kept shorter than bulk alone is best served with. At first nobody does.
+    pub fn set_interactive(&mut self, is_interactive: bool) {
+        self.slack = if is_interactive { HOST_SLACK } else { BULK_SLACK };
     }
 }
 

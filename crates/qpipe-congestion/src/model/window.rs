@@ -59,7 +59,7 @@ impl Model {
         let bdp = rate * min_rtt;
         // On a LAN what hosts delay is most of the window.
         let most = rate * HOST_DELAY.as_secs_f64();
-        let least = rate * HOST_SLACK.as_secs_f64();
+        let least = rate * self.slack.as_secs_f64();
         let pauses = rate * self.pauses.get(now).as_secs_f64();
         let host = pauses.max(least).max(HOST_SLACK_BYTES).min(most);
         let gain = self.gain();
@@ -72,7 +72,8 @@ impl Model {
             (bdp * gain).max(bdp + slack) + probe
         } else {
             // Less than hosts delay would not empty a queue, it would leave the path idle.
-            (bdp * gain).max(host / 2.0).max(least)
+            let drained = rate * HOST_SLACK.as_secs_f64();
+            (bdp * gain).max(host / 2.0).max(drained)
         };
         // What is lost on the way was sent all the same.
         (bytes / (1.0 - self.policer.random_loss().min(RANDOM_LOSS_MAX))) as u64
@@ -115,24 +116,31 @@ impl Model {
 mod tests {
     use std::time::Duration;
 
+    use super::super::BULK_SLACK;
     use super::*;
     use crate::tests::zero;
 
-    /// The window while a queue is drained at `rate` bytes a second, over `rtt` when it is empty.
-    fn drained(rate: f64, rtt: Duration) -> f64 {
+    /// The window while a queue is drained at `rate` bytes a second, over `rtt` when it is empty,
+    /// with and without somebody who sends little.
+    fn drained(rate: f64, rtt: Duration, is_interactive: bool) -> f64 {
         let now = zero();
         let mut model = Model::new(now, 1200);
         model.rate.add(0, rate);
         model.min_rtt.add(now, 0, rtt);
         model.phase = Phase::Down;
+        model.set_interactive(is_interactive);
         model.modelled(now) as f64
     }
 
     #[test]
     fn a_drain_empties_the_queue_of_a_path_and_leaves_a_lan_what_hosts_delay() {
-        let far = drained(12.5e6, Duration::from_millis(50));
-        assert!(far < 12.5e6 * 0.05, "less than the product: {far}");
-        let near = drained(1e9, Duration::from_micros(100));
+        for is_interactive in [false, true] {
+            let far = drained(12.5e6, Duration::from_millis(50), is_interactive);
+            assert!(far < 12.5e6 * 0.05, "less than the product: {far}");
+        }
+        let near = drained(1e9, Duration::from_micros(100), true);
         assert!((near - 1e9 * HOST_SLACK.as_secs_f64()).abs() < 1200.0, "{near}");
+        let bulk = drained(1e9, Duration::from_micros(100), false);
+        assert!((bulk - 1e9 * BULK_SLACK.as_secs_f64() / 2.0).abs() < 1200.0, "{bulk}");
     }
 }

@@ -10,6 +10,7 @@ use qpipe_proto::limits::{CHUNK_BYTES_MAX, KEPT_BYTES_MAX};
 use qpipe_proto::session::StreamStart;
 use qpipe_proto::{PipeId, Session, WriteOutcome};
 
+use super::precedence::Sent;
 use super::state::{State, Wakers};
 use super::wire::Wire;
 use crate::checksum::Checksum;
@@ -38,14 +39,7 @@ pub(crate) struct WriterSide {
 /// What the task that carries a write end's bytes does next.
 pub(crate) enum Outgoing {
     /// Send one chunk.
-    Chunk {
-        pieces: Vec<Bytes>,
-        /// Its bytes.
-        length: u64,
-        /// Bytes of the pipe up to its end that are not known to be consumed.
-        under_way: u64,
-        priority: Priority,
-    },
+    Chunk { pieces: Vec<Bytes>, sent: Sent, priority: Priority },
     /// Send the trailer.
     End(End),
     /// Nothing more is wanted.
@@ -148,15 +142,16 @@ impl State {
         let Some(side) = self.writers.get_mut(&id).filter(|_| !is_over) else {
             return Some(Outgoing::Over);
         };
-        let sent = side.sent.unwrap_or(0);
-        let pieces = side.replay.read(sent, CHUNK_BYTES_MAX as usize);
+        let start = side.sent.unwrap_or(0);
+        let pieces = side.replay.read(start, CHUNK_BYTES_MAX as usize);
         if !pieces.is_empty() {
-            let length = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-            side.sent = Some(sent + length);
+            let bytes = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            side.sent = Some(start + bytes);
             let consumed = self.session.facts(id).map_or(0, |facts| facts.consumed_at_least());
-            let under_way = (sent + length).saturating_sub(consumed);
+            let under_way = (start + bytes).saturating_sub(consumed);
+            let sent = Sent { bytes, under_way, window: self.session.write_window(id) };
             let priority = self.session.priority(id);
-            return Some(Outgoing::Chunk { pieces, length, under_way, priority });
+            return Some(Outgoing::Chunk { pieces, sent, priority });
         }
         if let Some(end) = self.session.facts(id).and_then(|facts| facts.end) {
             return Some(Outgoing::End(end));

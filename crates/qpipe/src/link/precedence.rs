@@ -9,6 +9,9 @@
 //! What goes first holds up the rest. A pipe on a slow path may have little under way all the time, and
 //! many such pipes could take everything: what goes first is at most a quarter of what the path
 //! carries.
+//!
+//! Priorities say nothing of what has left already: it waits in the hosts, and all else behind it. So the
+//! congestion controller hears whether somebody sends little beside others ([`Path::set_interactive`]).
 
 use std::time::{Duration, Instant};
 
@@ -32,6 +35,18 @@ const REFILL_EVERY: Duration = Duration::from_millis(1);
 /// The path is asked for its pace this often: that takes a lock.
 const PACE_EVERY: Duration = Duration::from_millis(20);
 
+/// A pipe that had more under way is not one that sends little for so long, and one that sends little is expected
+/// to go on with it for as long.
+const REMEMBERED: Duration = Duration::from_secs(1);
+
+/// A connection, as far as it matters here.
+pub(super) trait Path {
+    /// What it carries.
+    fn pace(&self) -> Pace;
+    /// Whether somebody sends little who would wait behind others.
+    fn set_interactive(&self, is_interactive: bool);
+}
+
 /// What a path carries: a window in a round trip.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
@@ -49,11 +64,39 @@ pub(super) struct Precedence {
     refill: u64,
     refilled_at: Option<Instant>,
     paced_at: Option<Instant>,
+    /// When somebody sent little.
+    little_at: Option<Instant>,
+    /// What the path was told of that.
+    is_interactive: bool,
+}
+
+/// A chunk of a pipe that is sent now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(super) bytes: u64,
+    /// Bytes of the pipe up to its end that are not known to be consumed.
+    pub(super) under_way: u64,
+    /// Of which there may be so many.
+    pub(super) window: u64,
+}
+
+/// What one stream sent of late.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Habit {
+    little_at: Option<Instant>,
+    much_at: Option<Instant>,
 }
 
 impl Default for Precedence {
     fn default() -> Precedence {
-        Precedence { saved: SAVED_BYTES_MIN, refill: 0, refilled_at: None, paced_at: None }
+        Precedence {
+            saved: SAVED_BYTES_MIN,
+            refill: 0,
+            refilled_at: None,
+            paced_at: None,
+            little_at: None,
+            is_interactive: false,
+        }
     }
 }
 
@@ -68,30 +111,53 @@ pub(super) fn rank(priority: Priority, goes_first: bool) -> i32 {
 }
 
 impl Precedence {
-    /// Whether `bytes` of a pipe go first, of which `under_way` bytes, these ones included, were not
-    /// consumed.
+    /// Whether a chunk goes first.
     pub(super) fn grants(
         &mut self,
-        bytes: u64,
-        under_way: u64,
+        habit: &mut Habit,
+        sent: Sent,
         now: Instant,
-        pace: impl FnOnce() -> Pace,
+        path: &impl Path,
     ) -> bool {
-        if under_way > SPARSE_BYTES_MAX {
-            return false;
-        }
-        self.refill(now, pace);
-        let is_granted = self.saved >= bytes;
+        let Sent { bytes, under_way, window } = sent;
+        self.refill(now, path);
+        let is_little = under_way <= SPARSE_BYTES_MAX;
+        let is_granted = is_little && self.saved >= bytes;
         if is_granted {
             self.saved -= bytes;
         }
+        // Who has half of a small window under way would send more.
+        self.learn(habit, is_little && under_way <= window / 2, now);
+        self.tell(now, path);
         is_granted
     }
 
-    fn refill(&mut self, now: Instant, pace: impl FnOnce() -> Pace) {
+    /// Keeps in mind who sends little. What is the first of much is little as well, until the rest comes.
+    fn learn(&mut self, habit: &mut Habit, is_little: bool, now: Instant) {
+        if !is_little {
+            habit.much_at = Some(now);
+            if self.little_at == habit.little_at {
+                self.little_at = None;
+            }
+        } else if !is_recent(habit.much_at, now) {
+            habit.little_at = Some(now);
+            self.little_at = Some(now);
+        }
+    }
+
+    fn tell(&mut self, now: Instant, path: &impl Path) {
+        let is_interactive = is_recent(self.little_at, now);
+        // Now and then anew: another path's controller does not know.
+        if is_interactive != self.is_interactive || self.paced_at == Some(now) {
+            self.is_interactive = is_interactive;
+            path.set_interactive(is_interactive);
+        }
+    }
+
+    fn refill(&mut self, now: Instant, path: &impl Path) {
         if self.paced_at.is_none_or(|at| now >= at + PACE_EVERY) {
             self.paced_at = Some(now);
-            let Pace { window, rtt } = pace();
+            let Pace { window, rtt } = path.pace();
             let a_second = u128::from(window) * 1_000_000_000 / rtt.as_nanos().max(1);
             self.refill = u64::try_from(a_second).unwrap_or(u64::MAX) / PART;
         }
@@ -106,6 +172,10 @@ impl Precedence {
     }
 }
 
+fn is_recent(at: Option<Instant>, now: Instant) -> bool {
+    at.is_some_and(|at| now < at + REMEMBERED)
+}
+
 /// What comes at such a rate, in bytes a second, within a time.
 fn share(rate: u64, time: Duration) -> u64 {
     let bytes = u128::from(rate) * time.as_nanos() / 1_000_000_000;
@@ -114,21 +184,48 @@ fn share(rate: u64, time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::clock;
 
+    /// A path, and what it was told.
+    struct Told {
+        pace: Pace,
+        is_interactive: Cell<bool>,
+    }
+
+    impl Path for Told {
+        fn pace(&self) -> Pace {
+            self.pace
+        }
+
+        fn set_interactive(&self, is_interactive: bool) {
+            self.is_interactive.set(is_interactive);
+        }
+    }
+
+    fn path(window: u64, rtt: Duration) -> Told {
+        Told { pace: Pace { window, rtt }, is_interactive: Cell::new(false) }
+    }
+
+    fn sent(bytes: u64, under_way: u64) -> Sent {
+        Sent { bytes, under_way, window: 1 << 20 }
+    }
+
     /// 1 MB a second.
-    fn slow() -> Pace {
-        Pace { window: 100_000, rtt: Duration::from_millis(100) }
+    fn slow() -> Told {
+        path(100_000, Duration::from_millis(100))
     }
 
     #[test]
     fn little_goes_first_and_much_in_turn() {
         let mut precedence = Precedence::default();
         let now = clock::now();
+        let (mut habit, path) = (Habit::default(), slow());
 
-        assert!(precedence.grants(64, 640, now, slow));
-        assert!(!precedence.grants(64, SPARSE_BYTES_MAX + 1, now, slow));
+        assert!(precedence.grants(&mut habit, sent(64, 640), now, &path));
+        assert!(!precedence.grants(&mut habit, sent(64, SPARSE_BYTES_MAX + 1), now, &path));
     }
 
     #[test]
@@ -136,10 +233,12 @@ mod tests {
         let mut precedence = Precedence::default();
         let start = clock::now();
         let mut granted = 0;
+        let (mut habit, path) = (Habit::default(), slow());
 
         for ms in 0..10_000 {
             let now = start + Duration::from_millis(ms);
-            granted += u64::from(precedence.grants(1000, 1000, now, slow)) * 1000;
+            granted +=
+                u64::from(precedence.grants(&mut habit, sent(1000, 1000), now, &path)) * 1000;
         }
 
         assert!((2_400_000..=2_600_000).contains(&granted), "{granted}");
@@ -149,21 +248,70 @@ mod tests {
     fn silence_saves_no_more_than_a_moments_worth() {
         let mut precedence = Precedence::default();
         let start = clock::now();
-        precedence.grants(1, 1, start, slow);
+        let (mut habit, path) = (Habit::default(), slow());
+        precedence.grants(&mut habit, sent(1, 1), start, &path);
         let later = start + Duration::from_secs(3600);
 
-        let granted = (0..1000).filter(|_| precedence.grants(1000, 1000, later, slow)).count();
+        let granted = (0..1000)
+            .filter(|_| precedence.grants(&mut habit, sent(1000, 1000), later, &path))
+            .count();
 
         assert_eq!(granted, 25);
     }
 
     #[test]
     fn a_path_without_a_round_trip_overflows_nothing() {
-        let endless = || Pace { window: u64::MAX, rtt: Duration::ZERO };
+        let endless = path(u64::MAX, Duration::ZERO);
+        let mut habit = Habit::default();
         let mut precedence = Precedence::default();
         let now = clock::now();
-        assert!(precedence.grants(1, 1, now, endless));
-        assert!(precedence.grants(1, 1, now + Duration::from_secs(u32::MAX.into()), endless));
+        assert!(precedence.grants(&mut habit, sent(1, 1), now, &endless));
+        let later = now + Duration::from_secs(u32::MAX.into());
+        assert!(precedence.grants(&mut habit, sent(1, 1), later, &endless));
+    }
+
+    #[test]
+    fn a_path_hears_of_who_sends_little_beside_others_and_not_of_how_much_begins() {
+        let mut precedence = Precedence::default();
+        let start = clock::now();
+        let path = slow();
+        let (mut bulk, mut echo) = (Habit::default(), Habit::default());
+        let at = |ms| start + Duration::from_millis(ms);
+        let much = SPARSE_BYTES_MAX + 1;
+
+        precedence.grants(&mut bulk, sent(1000, 1000), at(0), &path);
+        precedence.grants(&mut bulk, sent(much, much), at(1), &path);
+        assert!(!path.is_interactive.get(), "it was the first of much");
+        precedence.grants(&mut echo, sent(64, 64), at(2), &path);
+        assert!(path.is_interactive.get(), "at once");
+        precedence.grants(&mut bulk, sent(much, much), at(3), &path);
+        assert!(path.is_interactive.get(), "much goes on");
+        precedence.grants(&mut bulk, sent(1000, 1000), at(900), &path);
+        precedence.grants(&mut bulk, sent(much, much), at(1100), &path);
+        assert!(!path.is_interactive.get(), "what bulk leaves at its pauses is no message");
+    }
+
+    #[test]
+    fn who_fills_a_small_window_does_not_send_little() {
+        let mut precedence = Precedence::default();
+        let path = slow();
+        let sent = Sent { bytes: 4000, under_way: 8000, window: 13_000 };
+
+        assert!(precedence.grants(&mut Habit::default(), sent, clock::now(), &path));
+        assert!(!path.is_interactive.get());
+    }
+
+    #[test]
+    fn another_path_hears_of_it_as_well() {
+        let mut precedence = Precedence::default();
+        let start = clock::now();
+        let (before, after) = (slow(), slow());
+        let mut echo = Habit::default();
+
+        precedence.grants(&mut echo, sent(64, 64), start, &before);
+        precedence.grants(&mut echo, sent(64, 64), start + PACE_EVERY, &after);
+
+        assert!(after.is_interactive.get());
     }
 
     #[test]

@@ -8,10 +8,10 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use qpipe_congestion::ModelFactory;
+use qpipe_congestion::Model;
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn::{Connection, VarInt};
 use quinn_proto::RttEstimator;
@@ -28,6 +28,8 @@ struct Shared {
     acks: AtomicU64,
     /// The window is not below this until something is acknowledged.
     floor: AtomicU64,
+    /// Somebody sends little beside others who send much.
+    is_interactive: AtomicBool,
 }
 
 /// What a connection has done so far.
@@ -54,7 +56,7 @@ pub(super) struct KickFactory;
 /// A congestion controller around qpipe's own.
 struct Kick {
     shared: Arc<Shared>,
-    inner: Box<dyn Controller>,
+    inner: Model,
 }
 
 /// Looks at a connection.
@@ -94,6 +96,13 @@ pub(super) fn kick(conn: &Connection, padding: usize) {
     let _ = conn.send_datagram(vec![0; size].into());
 }
 
+/// Tells the controller whether somebody sends little beside others who send much. A new path's has to be told anew.
+pub(super) fn set_interactive(conn: &Connection, is_interactive: bool) {
+    if let Some(shared) = shared(conn) {
+        shared.is_interactive.store(is_interactive, Ordering::Relaxed);
+    }
+}
+
 /// Closes a connection, and sees to it that the peer is told: quinn holds that back behind congestion
 /// control as long as stream data waits, and behind its pacer, which knows no limit beyond 32 bits.
 pub(super) fn close(conn: &Connection, code: VarInt, reason: &[u8]) {
@@ -111,8 +120,7 @@ fn shared(conn: &Connection) -> Option<Arc<Shared>> {
 
 impl ControllerFactory for KickFactory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let inner = Arc::new(ModelFactory).build(now, current_mtu);
-        Box::new(Kick { shared: Arc::default(), inner })
+        Box::new(Kick { shared: Arc::default(), inner: Model::new(now, current_mtu) })
     }
 }
 
@@ -144,6 +152,7 @@ impl Controller for Kick {
         self.shared.acked_in_flight.store(in_flight, Ordering::Relaxed);
         self.shared.acks.fetch_add(1, Ordering::Relaxed);
         self.shared.floor.store(0, Ordering::Relaxed);
+        self.inner.set_interactive(self.shared.is_interactive.load(Ordering::Relaxed));
         self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
 
@@ -172,7 +181,7 @@ impl Controller for Kick {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Kick { shared: self.shared.clone(), inner: self.inner.clone_box() })
+        Box::new(Kick { shared: self.shared.clone(), inner: self.inner.clone() })
     }
 
     fn initial_window(&self) -> u64 {

@@ -17,6 +17,7 @@ use quinn::{RecvStream, SendStream, WriteError};
 use super::assembler::{Assembled, Assembler, ReadFailure};
 use super::incoming::Content;
 use super::outgoing::Outgoing;
+use super::precedence::Habit;
 use super::turns::Turns;
 use super::{Link, Wire, codes};
 use crate::clock;
@@ -108,16 +109,16 @@ async fn send(
     // A pipe of one chunk is mostly four pieces.
     let mut pieces = Vec::with_capacity(4);
     pieces.push(encode_header(&StreamHeader { id, attempt: attempt.number, offset, open }));
-    let mut ranked = None;
+    let (mut habit, mut ranked) = (Habit::default(), None);
     loop {
         match next_outgoing(link, id, attempt).await {
-            Outgoing::Chunk { pieces: chunk, length, under_way, priority } => {
-                let rank = wire.rank(priority, length, under_way);
+            Outgoing::Chunk { pieces: chunk, sent, priority } => {
+                let rank = wire.rank(priority, &mut habit, sent);
                 if ranked.replace(rank) != Some(rank) {
                     // An error would say that the stream is over, which the write says as well.
                     let _ = stream.set_priority(rank);
                 }
-                pieces.push(encode_chunk_header(length));
+                pieces.push(encode_chunk_header(sent.bytes));
                 pieces.extend(chunk);
                 stream.write_all_chunks(&mut pieces).await?;
                 pieces.clear();

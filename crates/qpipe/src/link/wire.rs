@@ -11,8 +11,8 @@ use quinn::{Connection, ConnectionError, VarInt};
 use tokio::sync::Notify;
 
 use super::greet::ControlStreams;
-use super::precedence::{Pace, Precedence, rank};
-use super::{Link, codes, control, streams};
+use super::precedence::{Habit, Pace, Path, Precedence, Sent, rank};
+use super::{Link, codes, control, pulse, streams};
 use crate::clock;
 use crate::session::SessionEnd;
 
@@ -52,15 +52,10 @@ impl Wire {
         })
     }
 
-    /// How `bytes` of a pipe go out, of which the peer has not consumed `under_way` bytes, these ones
-    /// included: the priority of their stream.
-    pub(super) fn rank(&self, priority: Priority, bytes: u64, under_way: u64) -> i32 {
+    /// How a chunk goes out: the priority of its stream, of which `habit` is kept.
+    pub(super) fn rank(&self, priority: Priority, habit: &mut Habit, sent: Sent) -> i32 {
         let mut precedence = self.precedence.lock().unwrap_or_else(PoisonError::into_inner);
-        let pace = || {
-            let path = self.conn.stats().path;
-            Pace { window: path.cwnd, rtt: path.rtt }
-        };
-        let goes_first = precedence.grants(bytes, under_way, clock::now(), pace);
+        let goes_first = precedence.grants(habit, sent, clock::now(), &self.conn);
         rank(priority, goes_first)
     }
 
@@ -103,6 +98,17 @@ impl Wire {
         {
             self.conn.set_max_concurrent_uni_streams(slots);
         }
+    }
+}
+
+impl Path for Connection {
+    fn pace(&self) -> Pace {
+        let path = self.stats().path;
+        Pace { window: path.cwnd, rtt: path.rtt }
+    }
+
+    fn set_interactive(&self, is_interactive: bool) {
+        pulse::set_interactive(self, is_interactive);
     }
 }
 
