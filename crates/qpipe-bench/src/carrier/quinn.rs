@@ -1,10 +1,12 @@
-//! Plain quinn with its own settings, as a program would use it that wants streams and no more.
+//! Plain quinn with its own settings but for the number of streams, as a program would use it that wants those and
+//! no more.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use quinn::{
     ClientConfig, Connection, Endpoint, EndpointConfig, ServerConfig, TokioRuntime,
+    TransportConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -13,6 +15,9 @@ use tokio::io::AsyncWriteExt;
 use super::{Carrier, ECHO, Reader, Stream, Writer, serve_stream, stdio, tls};
 
 const PROTOCOL: &[u8] = b"quinn-pipe";
+
+/// With quinn's own 100, who wants to have more open at once waits for one to end.
+const STREAMS_MAX: u32 = 100_000;
 
 /// The system's default loses datagrams between two processes that share a core.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -66,7 +71,11 @@ fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoin
 
 fn listening(state: &Path, listen: SocketAddr) -> Result<Endpoint> {
     let crypto = QuicServerConfig::try_from(tls::server(state, PROTOCOL)?)?;
-    endpoint(listen, Some(ServerConfig::with_crypto(Arc::new(crypto))))
+    let mut transport = TransportConfig::default();
+    transport.max_concurrent_bidi_streams(STREAMS_MAX.into());
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport));
+    endpoint(listen, Some(config))
 }
 
 /// The far end of pipes and echoes, until it is killed.
