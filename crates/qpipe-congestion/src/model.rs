@@ -172,7 +172,7 @@ impl Model {
         }
     }
 
-    /// Says whether somebody sends little beside others who send much, and would wait behind them. A queue within
+    /// Says whether somebody sends little, who would wait behind others. A queue within
     /// hosts and a LAN is then kept shorter than bulk alone is best served with. At first nobody does.
     pub fn set_interactive(&mut self, is_interactive: bool) {
         self.slack = if is_interactive { HOST_SLACK } else { BULK_SLACK };

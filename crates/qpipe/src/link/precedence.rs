@@ -43,7 +43,7 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 pub(super) trait Path {
     /// What it carries.
     fn pace(&self) -> Pace;
-    /// Whether somebody sends little who would wait behind others.
+    /// Says whether somebody sends little, who would wait behind others.
     fn set_interactive(&self, is_interactive: bool);
 }
 
@@ -286,8 +286,9 @@ mod tests {
         assert!(path.is_interactive.get(), "at once");
         precedence.grants(&mut bulk, sent(much, much), at(3), &path);
         assert!(path.is_interactive.get(), "much goes on");
-        precedence.grants(&mut bulk, sent(1000, 1000), at(900), &path);
-        precedence.grants(&mut bulk, sent(much, much), at(1100), &path);
+        precedence.grants(&mut bulk, sent(much, much), at(900), &path);
+        assert!(path.is_interactive.get(), "for a while after a message");
+        precedence.grants(&mut bulk, sent(1000, 1000), at(1100), &path);
         assert!(!path.is_interactive.get(), "what bulk leaves at its pauses is no message");
     }
 

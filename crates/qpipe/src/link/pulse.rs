@@ -28,7 +28,7 @@ struct Shared {
     acks: AtomicU64,
     /// The window is not below this until something is acknowledged.
     floor: AtomicU64,
-    /// Somebody sends little beside others who send much.
+    /// Somebody sends little, who would wait behind others.
     is_interactive: AtomicBool,
 }
 
@@ -96,7 +96,7 @@ pub(super) fn kick(conn: &Connection, padding: usize) {
     let _ = conn.send_datagram(vec![0; size].into());
 }
 
-/// Tells the controller whether somebody sends little beside others who send much. A new path's has to be told anew.
+/// Tells the controller whether somebody sends little, who would wait behind others. A new path's has to be told anew.
 pub(super) fn set_interactive(conn: &Connection, is_interactive: bool) {
     if let Some(shared) = shared(conn) {
         shared.is_interactive.store(is_interactive, Ordering::Relaxed);
