@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{carrier, run::stop};
 
@@ -112,6 +112,7 @@ impl Options {
     fn measure(&self, rows: &[Row], state: &Path, file: &Path) -> Result<Vec<Sample>> {
         fs::create_dir_all(state)?;
         let state = state.canonicalize()?;
+        ensure!(is_plain(&state), "--state {}: not a path for scripts", state.display());
         carrier::make_certificate(&state)?;
         ssh::prepare(&state)?;
         let path = self.path()?;
@@ -147,5 +148,25 @@ impl Options {
         path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
         path.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
         Ok(path)
+    }
+}
+
+/// Whether a path means itself in a command of a shell, in ssh's settings and in socat's addresses, all
+/// of which it is written into.
+fn is_plain(path: &Path) -> bool {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+@=~".contains(char);
+    path.to_str().is_some_and(|path| path.chars().all(is_plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_scripts_or_settings_read_otherwise_is_not_plain() {
+        assert!(is_plain(Path::new("/home/user/qpipe-0.1_x/target/bench/state")));
+        for path in ["/a b", "/a%h", "/a\"b", "/a;b", "/$a", "/a,b", "/a:b", "/a\nb"] {
+            assert!(!is_plain(Path::new(path)), "{path}");
+        }
     }
 }
